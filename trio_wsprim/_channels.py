@@ -1,0 +1,153 @@
+"""Memory channels that a task fills without ever waiting for their readers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Generic, Literal, Protocol, TypeVar, final
+
+import trio
+
+from trio_wsprim._scopes import Bell, peeled
+from trio_wsprim._values import check_choice, check_count
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+Dropping = Literal["drop_oldest", "drop_newest"]
+
+
+class Feed(Protocol[T_contra]):
+    """The end that is filled."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the reader should be waited for before more is fetched."""
+        ...
+
+    def offer(self, item: T_contra) -> None:
+        """Put an item in; never waits."""
+        ...
+
+    def end(self) -> None:
+        """Let the reader find the end behind what is there."""
+        ...
+
+
+@final
+class DroppingChannel(Generic[T]):
+    """A channel that drops what its reader is too slow for. Check the arguments with `check_dropping` first."""
+
+    __slots__ = ("_drop_oldest", "_sender", "is_behind", "receiver")
+
+    def __init__(self, max_buffer_size: float, when_full: Dropping) -> None:
+        self._drop_oldest = when_full == "drop_oldest"
+        self._sender, self.receiver = trio.open_memory_channel[T](max_buffer_size)
+        self.is_behind = False
+
+    def offer(self, item: T) -> None:
+        """See `Feed`."""
+        # A reader may have closed its end early: it wants no more.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            try:
+                self._sender.send_nowait(item)
+            except trio.WouldBlock:
+                if self._drop_oldest:
+                    self.receiver.receive_nowait()
+                    self._sender.send_nowait(item)
+
+    def end(self) -> None:
+        """See `Feed`."""
+        self._sender.close()
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._sender.close()
+        self.receiver.close()
+
+
+def check_dropping(max_buffer_size: float, when_full: str) -> None:
+    """Refuse a size below 1, and words other than `"drop_oldest"` and `"drop_newest"`."""
+    check_count("max_buffer_size", max_buffer_size, least=1, inf=True)
+    check_choice("when_full", when_full, ("drop_oldest", "drop_newest"))
+
+
+@final
+class WaitingChannel(Generic[T]):
+    """A channel that keeps everything, and says so when its reader is behind.
+
+    It takes what it is given, since that has been read already: beyond the channel's size it keeps it in a backlog,
+    which a pump moves over as the reader comes along.
+
+    Args:
+        max_buffer_size: Of the channel.
+        freed: Rings when the reader is no longer behind.
+    """
+
+    __slots__ = ("_backlog", "_freed", "_fresh", "_is_ended", "_sender", "receiver")
+
+    def __init__(self, max_buffer_size: float, freed: Bell) -> None:
+        self._sender, self.receiver = trio.open_memory_channel[T](max_buffer_size)
+        self._backlog: deque[T] = deque()
+        self._freed = freed
+        self._fresh = Bell()
+        self._is_ended = False
+
+    @property
+    def is_behind(self) -> bool:
+        """See `Feed`."""
+        return bool(self._backlog)
+
+    def offer(self, item: T) -> None:
+        """See `Feed`."""
+        self._backlog.append(item)
+        self._move()
+
+    def end(self) -> None:
+        """See `Feed`."""
+        self._is_ended = True
+        self._move()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[trio.MemoryReceiveChannel[T]]:
+        """Run the pump beside the block; both ends are closed after it."""
+        try:
+            with peeled():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._pump)
+                    try:
+                        yield self.receiver
+                    finally:
+                        nursery.cancel_scope.cancel()
+        finally:
+            self._drop_backlog()
+            self._sender.close()
+            self.receiver.close()
+
+    def _move(self) -> None:
+        """Hand over what goes without waiting; leave the rest to the pump."""
+        try:
+            while self._backlog:
+                self._sender.send_nowait(self._backlog[0])
+                self._backlog.popleft()
+        except trio.WouldBlock:
+            self._fresh.ring()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._drop_backlog()  # the reader has closed its end early
+        if self._is_ended and not self._backlog:
+            self._sender.close()
+
+    async def _pump(self) -> None:
+        while True:
+            while self._backlog:
+                with suppress(trio.BrokenResourceError):  # `_move` looks after that
+                    await self._sender.send(self._backlog[0])
+                    self._backlog.popleft()
+                self._move()
+            self._freed.ring()
+            await self._fresh.wait()
+
+    def _drop_backlog(self) -> None:
+        self._backlog.clear()
+        self._freed.ring()

@@ -1,0 +1,71 @@
+"""From a url to a byte stream: TCP by happy eyeballs, proxy, TLS. Every failure comes out as `ConnectionFailed`."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from math import inf
+
+import trio
+
+from trio_wsprim._errors import ConnectionFailed
+from trio_wsprim._options import Settings
+from trio_wsprim._urls import Target
+
+
+async def dial(target: Target, settings: Settings) -> trio.abc.Stream:
+    """Open the stream that the upgrade will run over.
+
+    Raises:
+        ConnectionFailed: The host cannot be reached, or its certificate does not hold.
+
+    Cancellation: always closes what was opened.
+    """
+    try:
+        stream = await _open_stream(target, settings)
+    except Exception as error:
+        raise ConnectionFailed(f"{target.shown} cannot be reached: {_tell(error)}") from error
+    if not target.secure:
+        return stream
+    secure = trio.SSLStream(
+        stream,
+        settings.ssl_context or _default_context(),
+        server_hostname=target.host,
+        https_compatible=True,  # a missing close_notify is a lost connection, as without TLS
+    )
+    try:
+        await secure.do_handshake()
+    except BaseException as error:
+        await trio.aclose_forcefully(stream)
+        if not isinstance(error, Exception):
+            raise
+        raise ConnectionFailed(f"{target.shown} failed in TLS: {_tell(error)}") from error
+    return secure
+
+
+async def _open_stream(target: Target, settings: Settings) -> trio.abc.Stream:
+    if settings.open_stream is not None:
+        return await settings.open_stream(target.host, target.port)
+    if settings.proxy is not None:
+        return await _open_through_proxy(settings.proxy, target)
+    return await trio.open_tcp_stream(target.host, target.port)
+
+
+async def _open_through_proxy(proxy: str, target: Target) -> trio.abc.Stream:
+    # Imported here, since the extra may be missing; `Settings` has checked that it is not.
+    from python_socks.async_.trio import Proxy
+
+    # The attempt's own deadline holds; this one would be a second opinion.
+    return trio.SocketStream(await Proxy.from_url(proxy).connect(target.host, target.port, timeout=inf))
+
+
+@cache
+def _default_context() -> ssl.SSLContext:
+    """Reading the system's certificates takes some 20 ms, in which nothing else runs: once is enough."""
+    return ssl.create_default_context()
+
+
+def _tell(error: BaseException) -> str:
+    """Say what went wrong; only the system's own words are repeated, since others may hold secrets."""
+    told = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+    return str(told) if isinstance(told, OSError) else type(error).__name__

@@ -1,0 +1,131 @@
+"""Where a received message goes: the inbox, the `message` signal, and each subscriber's own copy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import Literal, final
+
+import trio
+
+from trio_wsprim._channels import DroppingChannel, Feed, WaitingChannel
+from trio_wsprim._events_hub import EventsHub
+from trio_wsprim._inbox import Inbox
+from trio_wsprim._room import message_size
+from trio_wsprim._scopes import Bell
+from trio_wsprim._signal import Variable
+from trio_wsprim._values import Buffer, DropEvent, Message, MessageEvent
+
+Reply = Message | Callable[[Message], object]
+
+
+@final
+class Incoming:
+    """Hands each message to all who want it, and tells when to stop reading.
+
+    Args:
+        buffer: Of the inbox; `None` for a socket without one.
+        hub: Is told each message and each drop.
+        report: Is told each drop.
+    """
+
+    __slots__ = (
+        "_is_closed",
+        "_is_ended",
+        "_freed",
+        "_hub",
+        "_feeds",
+        "bytes_received",
+        "inbox",
+        "message",
+        "messages_received",
+        "reply",
+    )
+
+    def __init__(self, buffer: Buffer | None, hub: EventsHub, report: Callable[[DropEvent], None]) -> None:
+        self._hub = hub
+        self._is_closed = False
+        self._is_ended = False
+        self._freed = Bell()
+        self._feeds: list[Feed[Message]] = []
+        self.inbox = None if buffer is None else Inbox(buffer, report, self._freed)
+        self.message: Variable[Message | None] = Variable(None)
+        # Answers to a heartbeat, which nobody is shown.
+        self.reply: Reply | None = None
+        self.messages_received = 0
+        self.bytes_received = 0
+
+    def deliver(self, message: Message) -> None:
+        """Give a message to everybody; never waits.
+
+        Raises:
+            Exception: What a user's `reply` predicate raised.
+        """
+        if self._is_closed or self._is_reply(message):
+            return
+        self.messages_received += 1
+        self.bytes_received += message_size(message)
+        self.message.set(message)
+        if self._hub.wants(MessageEvent):
+            self._hub.emit(MessageEvent(message))
+        for feed in self._feeds:
+            feed.offer(message)
+        if self.inbox is not None:
+            self.inbox.put(message)
+
+    def _is_reply(self, message: Message) -> bool:
+        if self.reply is None:
+            return False
+        return bool(self.reply(message)) if callable(self.reply) else message == self.reply
+
+    def has_room(self) -> bool:
+        """Whether everybody is ready for more; when we have hung up, everything is discarded at once."""
+        return self._is_closed or (
+            (self.inbox is None or self.inbox.has_room()) and not any(feed.is_behind for feed in self._feeds)
+        )
+
+    async def wait_room(self) -> None:
+        """Wait until everybody is ready for more. Cancellation: atomic."""
+        while not self.has_room():
+            await self._freed.wait()
+
+    @asynccontextmanager
+    async def subscribe(
+        self, max_buffer_size: float, when_full: Literal["wait", "drop_oldest", "drop_newest"]
+    ) -> AsyncGenerator[trio.MemoryReceiveChannel[Message]]:
+        """Open a channel of all messages from now on, until the block or the socket ends."""
+        if when_full == "wait":
+            waiting = WaitingChannel[Message](max_buffer_size, self._freed)
+            with self._subscribed(waiting):
+                async with waiting.open() as receiver:
+                    yield receiver
+        else:
+            dropping = DroppingChannel[Message](max_buffer_size, when_full)
+            with self._subscribed(dropping), closing(dropping):
+                yield dropping.receiver
+
+    @contextmanager
+    def _subscribed(self, feed: Feed[Message]) -> Generator[None]:
+        self._feeds.append(feed)
+        if self._is_ended:
+            feed.end()
+        try:
+            yield
+        finally:
+            self._feeds.remove(feed)
+
+    def end(self, error: Callable[[], BaseException]) -> None:
+        """Nothing more will come; what is there can still be received."""
+        self._is_ended = True
+        if self.inbox is not None:
+            self.inbox.end(error)
+        for feed in self._feeds:
+            feed.end()
+        self.message.end()
+
+    def close(self, error: Callable[[], BaseException]) -> None:
+        """We hang up: what is unread is gone, and what still comes is discarded."""
+        self._is_closed = True
+        if self.inbox is not None:
+            self.inbox.close(error)
+        self._freed.ring()

@@ -1,0 +1,265 @@
+"""One life of one link: read, write, beat, until it ends or we say goodbye."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import trio
+
+from trio_wsprim._endpoint import Endpoint, closed_by_us
+from trio_wsprim._errors import ConnectionClosed
+from trio_wsprim._heart import Heart
+from trio_wsprim._options import Heartbeat
+from trio_wsprim._pings import PendingPing, Pings
+from trio_wsprim._seam import Ending, Incoming, Link, Outgoing, Pong
+from trio_wsprim._values import ReadyState
+
+# How much the writer takes at a time. What it has taken can no longer be dropped or expire, so not everything;
+# more than this in one system call gains nothing.
+_BATCH_BYTES: Final = 64 * 1024
+# When a write fails, what the peer said last may still be there to be read: why it hung up.
+_LAST_WORDS: Final = 1.0
+_NORMAL: Final = 1000
+_LOST: Final = 1006
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """Our own close.
+
+    Attributes:
+        code: Close code.
+        reason: Close reason.
+        deadline: When it is over at the latest, on trio's clock.
+        drain: Whether what is buffered goes out first.
+    """
+
+    code: int
+    reason: str
+    deadline: float
+    drain: bool
+
+
+@final
+class Life:
+    """Runs a link for an endpoint.
+
+    Args:
+        endpoint: Whose outbox it empties, and whom it tells what comes in.
+        link: Its own from now on.
+        unread: What `setup` has left unread.
+
+    Attributes:
+        error: What ended it: `ConnectionClosed`, what a user's function raised, or `None` if we did.
+    """
+
+    __slots__ = (
+        "_controls",
+        "_endpoint",
+        "_farewell",
+        "_heart",
+        "_is_over",
+        "_link",
+        "_nursery",
+        "_pings",
+        "_scope",
+        "_unread",
+        "error",
+    )
+
+    def __init__(self, endpoint: Endpoint, link: Link, unread: Sequence[Incoming]) -> None:
+        self._endpoint = endpoint
+        self._link = link
+        self._unread = unread
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._controls: deque[tuple[Outgoing, Callable[[], None]]] = deque()
+        self._pings = Pings()
+        self._heart: Heart | None = None
+        self._farewell: Farewell | None = None
+        self._is_over = False
+        self.error: Exception | None = None
+
+    # -------------------------------------------------------------------------------- from outside
+
+    async def run(self) -> Ending:
+        """Live until the link ends, `drop` or `say_goodbye`; then close it, and tell how it ended.
+
+        Cancellation: always closes.
+        """
+        outbox = self._endpoint.outbox
+        outbox.flows = True
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    self._start(self._read)
+                    self._start(self._write)
+                    if self._endpoint.heartbeat is not None:
+                        self.start_heartbeat(self._endpoint.heartbeat)
+                    if self._farewell is not None:
+                        self._start(self._drain)
+                await self._close()
+        finally:
+            outbox.flows = False
+            self._is_over = True
+            await self._link.abort()
+            self._settle()
+        return self._link.ending
+
+    def start_heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Beat from now on, instead of any heartbeat before."""
+        self._stop_heartbeat()
+        self._heart = Heart(heartbeat, self._link, self._send_now)
+        self._start(self._heart.run)
+
+    def ping(self) -> PendingPing:
+        """Send a ping frame ahead of what is buffered."""
+        pending = self._pings.add()
+        self._send_now(pending.ping, pending.leave)
+        return pending
+
+    def forget(self, pending: PendingPing) -> None:
+        """Nobody waits for that ping any more; if it has not left, it will not."""
+        self._pings.forget(pending)
+        self._controls = deque(each for each in self._controls if each[0] is not pending.ping)
+
+    def drop(self) -> None:
+        """End at once, without a word to the peer; nothing that comes in from now on is delivered."""
+        self._is_over = True
+        self._scope.cancel()
+
+    def say_goodbye(self, farewell: Farewell) -> None:
+        """End with a closing handshake, by its deadline; what has ended already only hurries."""
+        self._scope.deadline = min(self._scope.deadline, farewell.deadline)
+        if self._is_over:
+            return
+        self._farewell = farewell
+        self._stop_heartbeat()
+        if self._nursery is not None:
+            self._start(self._drain)
+
+    # -------------------------------------------------------------------------------- tasks
+
+    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._run_task, task)
+
+    async def _run_task(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it ends the socket
+            self._stop(error)
+
+    def _stop(self, error: Exception | None) -> None:
+        """End the tasks; the first reason is the reason."""
+        assert self._nursery is not None
+        if not self._is_over:
+            self._is_over = True
+            self.error = error
+            self._nursery.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        self._deliver(self._unread)
+        while True:
+            await self._wait_room()
+            self._deliver(await self._link.receive())
+
+    def _deliver(self, batch: Sequence[Incoming]) -> None:
+        for item in batch:
+            if self._is_over:
+                return
+            if isinstance(item, Pong):
+                self._pings.answer(item.payload, self._note_latency)
+            else:
+                self._endpoint.incoming.deliver(item)
+
+    async def _wait_room(self) -> None:
+        """Stop reading while somebody is behind, so that TCP pushes back; that is not the peer's silence."""
+        incoming = self._endpoint.incoming
+        if incoming.has_room():
+            return
+        heart = self._heart
+        if heart is not None:
+            heart.stand()
+        await incoming.wait_room()
+        if heart is not None:
+            heart.go()
+
+    def _note_latency(self, seconds: float) -> None:
+        self._endpoint.facts.latency = seconds
+
+    async def _write(self) -> None:
+        outbox = self._endpoint.outbox
+        try:
+            while self._farewell is None or self._farewell.drain:
+                if self._controls or outbox.has_waiting:
+                    await self._write_batch()
+                else:
+                    await outbox.bell.wait()
+        except ConnectionClosed:
+            await trio.sleep(_LAST_WORDS)
+            raise
+
+    async def _write_batch(self) -> None:
+        """Send what is to be sent now, then what waits; give back what did not go out whole."""
+        outbox = self._endpoint.outbox
+        controls, self._controls = self._controls, deque()
+        entries = outbox.take(_BATCH_BYTES)
+        before = self._link.items_sent
+        for _, leave in controls:
+            leave()
+        try:
+            if controls or entries:
+                await self._link.send([*(item for item, _ in controls), *(entry.message for entry in entries)])
+        finally:
+            outbox.settle(max(0, self._link.items_sent - before - len(controls)))
+
+    def _send_now(self, item: Outgoing, leave: Callable[[], None]) -> None:
+        """Have the writer send an item ahead of what is buffered, and call `leave` as it does."""
+        self._controls.append((item, leave))
+        self._endpoint.outbox.bell.ring()
+
+    def _stop_heartbeat(self) -> None:
+        if self._heart is not None:
+            self._heart.scope.cancel()
+            self._heart = None
+
+    # -------------------------------------------------------------------------------- closing
+
+    async def _drain(self) -> None:
+        """Wait for what is to go out before our close, then stop."""
+        assert self._farewell is not None
+        outbox = self._endpoint.outbox
+        await (outbox.wait_empty() if self._farewell.drain else outbox.wait_settled())
+        self._stop(None)
+
+    async def _close(self) -> None:
+        """Do the closing handshake, or the rest of it, if there is anybody to do it with."""
+        farewell = self._farewell
+        lost = isinstance(self.error, ConnectionClosed) and self.error.code == _LOST
+        if lost or not (farewell or isinstance(self.error, ConnectionClosed)):
+            return
+        self._endpoint.move(ReadyState.CLOSING)
+        timeout = self._endpoint.settings.close_timeout
+        if farewell is None and timeout is not None:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + timeout)
+        if farewell is None:
+            await self._link.aclose(_NORMAL, "")
+        else:
+            await self._link.aclose(farewell.code, farewell.reason)
+
+    def _settle(self) -> None:
+        """Say in `error` how it ended, now that it is known, and tell those who counted on the connection."""
+        ending = self._link.ending
+        if self._farewell is not None:
+            self.error = None
+        elif type(self.error) is ConnectionClosed:
+            cause = self.error.__cause__
+            self.error = ConnectionClosed(ending.code, ending.reason, ending.clean)
+            self.error.__cause__ = cause
+        gone = closed_by_us() if self._farewell else self.error or ConnectionClosed(_LOST)
+        self._pings.fail(gone)
+        self._endpoint.outbox.break_off(gone)

@@ -1,0 +1,100 @@
+"""Pings that wait for their pongs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import final
+
+import trio
+
+from trio_wsprim._errors import fresh
+from trio_wsprim._seam import Ping
+
+
+@final
+class PendingPing:
+    """One ping frame under way.
+
+    Attributes:
+        ping: What is sent.
+    """
+
+    __slots__ = ("_answered", "_error", "_latency", "_sent_at", "ping")
+
+    def __init__(self, ping: Ping) -> None:
+        self.ping = ping
+        self._sent_at: float | None = None
+        self._latency = 0.0
+        self._error: BaseException | None = None
+        self._answered = trio.Event()
+
+    def leave(self) -> None:
+        """It is handed to the network now."""
+        self._sent_at = trio.current_time()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether a pong can be its answer."""
+        return self._sent_at is not None
+
+    def answer(self) -> float:
+        """The pong is here; give the round-trip time in seconds."""
+        assert self._sent_at is not None, "answered before it was sent"
+        self._latency = trio.current_time() - self._sent_at
+        self._answered.set()
+        return self._latency
+
+    def fail(self, error: BaseException) -> None:
+        """No pong will come."""
+        self._error = error
+        self._answered.set()
+
+    async def wait(self) -> float:
+        """Wait for the round-trip time in seconds. Cancellation: atomic."""
+        await self._answered.wait()
+        if self._error is not None:
+            raise fresh(self._error)
+        return self._latency
+
+
+@final
+class Pings:
+    """The pings of one connection, in the order in which they were asked for."""
+
+    __slots__ = ("_numbers", "_pending")
+
+    def __init__(self) -> None:
+        self._pending: deque[PendingPing] = deque()
+        self._numbers = count(1)
+
+    def add(self) -> PendingPing:
+        """Make a ping with a payload of its own."""
+        pending = PendingPing(Ping(b"%d" % next(self._numbers)))
+        self._pending.append(pending)
+        return pending
+
+    def forget(self, pending: PendingPing) -> None:
+        """Nobody waits for it any more."""
+        if pending in self._pending:
+            self._pending.remove(pending)
+
+    def answer(self, payload: bytes, note: Callable[[float], None]) -> None:
+        """Take a pong: it answers its ping and, since frames keep their order, those before it.
+
+        A peer may answer only the latest of several pings (RFC 6455, 5.5.3). A pong that nobody asked for is no
+        answer.
+        """
+        if not any(each.has_left and each.ping.payload == payload for each in self._pending):
+            return
+        while True:
+            pending = self._pending.popleft()
+            note(pending.answer())
+            if pending.ping.payload == payload:
+                return
+
+    def fail(self, error: BaseException) -> None:
+        """The connection has ended."""
+        while self._pending:
+            self._pending.popleft().fail(error)

@@ -1,0 +1,185 @@
+"""The seam between the socket and whatever speaks WebSocket underneath it.
+
+A `Transport` turns a byte stream into a `Link`. Everything above (buffers, reconnecting, heartbeat) knows
+only these words; everything below (trio-websocket, wsproto, h11) is known only to `trio_wsprim.transports`.
+TCP, TLS, proxies and deadlines are settled before a transport sees the stream.
+
+What travels is batches, because the cost of a message in Python is the scheduler and the system call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import trio
+
+from trio_wsprim._values import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A ping frame to send; the peer answers with a `Pong` of the same payload (RFC 6455, 5.5.2).
+
+    Attributes:
+        payload: At most 125 bytes.
+    """
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """A pong frame that came in (RFC 6455, 5.5.3).
+
+    Attributes:
+        payload: That of the ping which it answers; pings before that one are answered by it too.
+    """
+
+    payload: bytes
+
+
+Outgoing: TypeAlias = Message | Ping
+Incoming: TypeAlias = Message | Pong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """What a client asks for in its opening handshake (RFC 6455, 4.1).
+
+    Attributes:
+        host: The `Host` header: brackets around IPv6, no default port.
+        resource: Path and query as sent, at least `/`.
+        headers: Further headers, checked already, in the order given.
+        subprotocols: In order of preference; checked already.
+        max_message_bytes: The largest message that may come in, as bytes of payload; `None` for no limit.
+    """
+
+    host: str
+    resource: str
+    headers: tuple[tuple[str, str], ...] = ()
+    subprotocols: tuple[str, ...] = ()
+    max_message_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a link ended.
+
+    Attributes:
+        code: The peer's close code, 1005 if it gave none, 1006 if it sent no close frame; 1002, 1007 or 1009
+            where we closed for its breach of the protocol.
+        reason: What it said beside the code.
+        clean: Whether close frames went both ways.
+    """
+
+    code: int
+    reason: str
+    clean: bool
+
+
+class Link(Protocol):
+    """One open WebSocket connection, from the end of its handshake to the end of its stream.
+
+    One task may send while another receives; two that send, or two that receive, are refused. The link answers
+    pings by itself, as long as somebody is in `receive`.
+    """
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that the server chose, one of those asked for; `None` if it chose none."""
+        ...
+
+    @property
+    def response_headers(self) -> tuple[tuple[str, str], ...]:
+        """Headers of the server's answer, names in lower case."""
+        ...
+
+    @property
+    def items_sent(self) -> int:
+        """How many items of batches have been handed to the network to their last byte.
+
+        Exact once `send` has returned, failed or been cancelled, so that the caller knows which messages were
+        cut short or never begun.
+        """
+        ...
+
+    @property
+    def heard_at(self) -> float:
+        """When the last byte came in, on trio's clock; at first, when the link opened."""
+        ...
+
+    @property
+    def moved_at(self) -> float:
+        """When the network last took a byte of ours, on trio's clock."""
+        ...
+
+    async def send(self, batch: Sequence[Outgoing]) -> None:
+        """Hand a batch to the network, in order.
+
+        Raises:
+            ConnectionClosed: If the peer or the network ended the connection.
+            trio.ClosedResourceError: If our side already closed it.
+            trio.BusyResourceError: If another task is sending.
+
+        Cancellation: may be partial. `items_sent` tells what went out whole. A message may have been torn, so a
+        cancelled send leaves the link fit only for `abort`.
+        """
+        ...
+
+    async def receive(self) -> Sequence[Incoming]:
+        """Wait for messages and pongs, and return all that are there, at least one, in order.
+
+        Raises:
+            ConnectionClosed: When the connection has ended, after all that came before the end was returned. Its
+                code is 1002, 1007 or 1009 if the peer broke the protocol; the link then owes it a close frame,
+                which `aclose` delivers.
+            trio.ClosedResourceError: If our side already closed it.
+            trio.BusyResourceError: If another task is receiving.
+
+        Cancellation: atomic. Nothing is lost; the next call goes on from there.
+        """
+        ...
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """Finish the closing handshake, or begin it if nobody has, and wait for the peer to hang up.
+
+        No `send` or `receive` may be running. Returns in any case, but sets no deadline: the caller does, and
+        calls `abort` afterwards whatever happened, and finds the outcome in `ending`. What still comes in is
+        discarded.
+
+        Cancellation: may be partial. The link is fit only for `abort`; `ending` tells how far it came.
+        """
+        ...
+
+    @property
+    def ending(self) -> Ending:
+        """How the link ended, as far as is known: 1006 until a close frame came in or was provoked."""
+        ...
+
+    async def abort(self) -> None:
+        """Close the stream now, without a word to the peer. Twice is fine.
+
+        Cancellation: always closes.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Speaks WebSocket over any byte stream."""
+
+    async def connect(self, nursery: trio.Nursery, stream: trio.abc.Stream, upgrade: Upgrade) -> Link:
+        """Do the client's opening handshake (RFC 6455, 4.1).
+
+        The link's own tasks go into `nursery`; none of them ever raises, and all end when the nursery is
+        cancelled. From this call on the stream is the transport's: it is closed by `Link.abort`, or here if this
+        call raises.
+
+        Raises:
+            ConnectionRejected: The server answered, with HTTP but not 101.
+            ConnectionFailed: It answered with something else, or hung up; `permanent` if its 101 was wrong.
+
+        Cancellation: always closes the stream.
+        """
+        ...

@@ -1,0 +1,233 @@
+"""Lives in a row: dial, live, decide, wait. A plain socket is the same with the rule "never again"."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, final
+
+import trio
+
+from trio_wsprim._attempt import attempt
+from trio_wsprim._endpoint import End, Endpoint, closed_by_us
+from trio_wsprim._errors import ConnectionClosed, ConnectionFailed, WebSocketError
+from trio_wsprim._life import Farewell, Life
+from trio_wsprim._lifecycle import is_normal
+from trio_wsprim._options import Heartbeat
+from trio_wsprim._patience import GiveUp, Patience
+from trio_wsprim._pings import PendingPing
+from trio_wsprim._scopes import peeled
+from trio_wsprim._seam import Incoming, Link
+from trio_wsprim._values import CloseEvent, ErrorEvent, OpenEvent, ReadyState, RetryEvent
+
+_log: Final = logging.getLogger("trio_wsprim.reconnect")
+_LOST: Final = 1006
+
+
+@final
+class Supervisor:
+    """The one task that owns a socket's connections.
+
+    Args:
+        endpoint: Whose.
+        patience: Whether and when to dial again.
+    """
+
+    __slots__ = (
+        "_again",
+        "_close_event",
+        "_endpoint",
+        "_farewell",
+        "_is_dialing",
+        "_life",
+        "_patience",
+        "_present",
+        "_scope",
+    )
+
+    def __init__(self, endpoint: Endpoint, patience: Patience) -> None:
+        self._endpoint = endpoint
+        self._patience = patience
+        self._scope = trio.CancelScope()
+        # Around the present attempt or wait, which others may cut short.
+        self._present = trio.CancelScope()
+        self._life: Life | None = None
+        self._farewell: Farewell | None = None
+        self._is_dialing = True  # the opener's promise: the task that keeps it is about to start
+        self._again = False
+        self._close_event: CloseEvent | None = None
+
+    # -------------------------------------------------------------------------------- from outside
+
+    def say_goodbye(self, farewell: Farewell) -> None:
+        """Close for good, by the farewell's deadline; the first farewell counts.
+
+        An attempt in flight may go on if something waits to be sent; no other is begun.
+        """
+        if self._farewell is not None or self._endpoint.end is not None:
+            return
+        self._farewell = farewell
+        endpoint = self._endpoint
+        endpoint.outbox.close(closed_by_us)
+        endpoint.incoming.close(closed_by_us)
+        if endpoint.state.value is not ReadyState.CLOSED:
+            endpoint.move(ReadyState.CLOSING)
+        if self._life is not None:
+            self._life.say_goodbye(farewell)
+        elif self._is_dialing and farewell.drain and endpoint.outbox.has_waiting:
+            self._present.deadline = farewell.deadline
+        else:
+            self._present.cancel()
+
+    def reconnect(self) -> None:
+        """Drop the connection, the attempt or the wait, and dial now.
+
+        Raises:
+            trio.ClosedResourceError: After the end, or after `say_goodbye`.
+        """
+        if self._farewell is not None or self._endpoint.end is not None:
+            raise trio.ClosedResourceError("this WebSocket has ended, and does not dial again")
+        self._again = True
+        if self._life is not None:
+            self._life.drop()
+        self._present.cancel()
+
+    def kill(self) -> None:
+        """End at once, without a word to anybody."""
+        self._scope.cancel()
+
+    def start_heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Beat on the present connection, if there is one, and on all to come."""
+        self._endpoint.heartbeat = heartbeat
+        self._endpoint.incoming.reply = heartbeat.reply
+        if self._life is not None and self._farewell is None:
+            self._life.start_heartbeat(heartbeat)
+
+    def ping(self) -> tuple[Life, PendingPing] | None:
+        """Send a ping frame now; `None` if no connection is open."""
+        return None if self._life is None else (self._life, self._life.ping())
+
+    # -------------------------------------------------------------------------------- the task
+
+    async def run(self) -> None:
+        """Own the socket until it ends; raises nothing but a cancellation from outside."""
+        error: BaseException | None = None
+        try:
+            with self._scope, peeled():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._endpoint.outbox.run_expiry)
+                    error = await self._live_on()
+                    nursery.cancel_scope.cancel()
+        except Exception as raised:  # noqa: BLE001 - a user's `retry_if` may raise anything
+            error = raised
+        finally:
+            self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        told = None if isinstance(error, ConnectionClosed) and is_normal(error.code) else error
+        event = self._close_event or CloseEvent(_LOST, "", clean=False, error=told)
+        self._endpoint.finish(End(event, told, ours=error is None))
+
+    async def _live_on(self) -> Exception | None:
+        """Connect again and again; return what ended it, `None` if we did."""
+        while self._may_dial():
+            self._again = False
+            error = await self._connect()
+            if error is None:
+                continue
+            if not isinstance(error, WebSocketError):
+                return error
+            verdict = self._patience.decide(error)
+            if isinstance(verdict, GiveUp):
+                return verdict.error
+            if self._farewell is None:
+                await self._pause(verdict, error)
+        return None
+
+    def _may_dial(self) -> bool:
+        """Whether another attempt may begin: none after our close, but for the first if that has something to send."""
+        farewell = self._farewell
+        if farewell is None:
+            return True
+        is_first = self._patience.attempt == 0
+        return is_first and farewell.drain and self._endpoint.outbox.has_waiting
+
+    async def _pause(self, delay: float, error: Exception) -> None:
+        """Wait before the next dial, unless somebody is in a hurry."""
+        coming = self._patience.attempt + 1
+        _log.info("%s: %s; next dial in %.3g s", self._endpoint.facts.url, error, delay)
+        self._endpoint.emit(RetryEvent(coming, delay, error))
+        with trio.CancelScope() as self._present:
+            await trio.sleep(delay)
+
+    async def _connect(self) -> Exception | None:
+        """Dial once and live on the connection; return what went wrong, `None` if it was cut short on purpose."""
+        number = self._patience.begin()
+        self._endpoint.facts.attempts += 1
+        self._close_event = None
+        if self._farewell is None:
+            self._endpoint.move(ReadyState.CONNECTING)
+        with peeled():
+            async with trio.open_nursery() as nursery:
+                try:
+                    return await self._connect_in(nursery, number)
+                finally:
+                    nursery.cancel_scope.cancel()
+
+    async def _connect_in(self, nursery: trio.Nursery, number: int) -> Exception | None:
+        made: tuple[Link, Sequence[Incoming]] | None = None
+        self._is_dialing = True
+        try:
+            with trio.CancelScope() as self._present:
+                if self._farewell is not None:
+                    self._present.deadline = self._farewell.deadline
+                made = await attempt(nursery, self._endpoint, number)
+        except ConnectionFailed as error:
+            return self._note_failure(error)
+        finally:
+            self._is_dialing = False
+        if made is None:
+            self._rest()
+            return None
+        if self._present.cancel_called:  # in the very moment in which it opened
+            await made[0].abort()
+            self._rest()
+            return None
+        return await self._live(*made, number)
+
+    def _note_failure(self, error: ConnectionFailed) -> ConnectionFailed | None:
+        self._rest()
+        self._endpoint.emit(ErrorEvent(error))
+        return error if self._farewell is None else None
+
+    def _rest(self) -> None:
+        """No connection stands. A farewell keeps CLOSING until all is over."""
+        if self._farewell is None:
+            self._endpoint.move(ReadyState.CLOSED)
+
+    async def _live(self, link: Link, unread: Sequence[Incoming], number: int) -> Exception | None:
+        endpoint, facts = self._endpoint, self._endpoint.facts
+        facts.connections += 1
+        facts.opened_at = opened_at = trio.current_time()
+        facts.subprotocol, facts.response_headers = link.subprotocol, link.response_headers
+        self._life = life = Life(endpoint, link, unread)
+        if self._farewell is not None:
+            life.say_goodbye(self._farewell)
+        else:
+            endpoint.move(ReadyState.OPEN)
+        endpoint.emit(OpenEvent(number, link.subprotocol))
+        try:
+            await life.run()
+        finally:
+            self._life = None
+            facts.opened_at = None
+            self._patience.lasted(trio.current_time() - opened_at)
+            self._note_close(link, life.error)
+        return life.error
+
+    def _note_close(self, link: Link, error: Exception | None) -> None:
+        ending = link.ending
+        is_quiet = isinstance(error, ConnectionClosed) and is_normal(error.code)
+        self._close_event = CloseEvent(ending.code, ending.reason, ending.clean, None if is_quiet else error)
+        self._endpoint.move(ReadyState.CLOSED)
+        self._endpoint.emit(self._close_event)
