@@ -5,11 +5,12 @@ from __future__ import annotations
 import ssl
 from functools import cache
 from math import inf
+from typing import cast
 
 import trio
 
 from trio_wsprim._errors import ConnectionFailed
-from trio_wsprim._options import Settings
+from trio_wsprim._options import Settings, check_type
 from trio_wsprim._urls import Target
 
 
@@ -23,23 +24,32 @@ async def dial(target: Target, settings: Settings) -> trio.abc.Stream:
     """
     try:
         stream = await _open_stream(target, settings)
-    except Exception as error:
-        raise ConnectionFailed(f"{target.shown} cannot be reached: {_tell(error)}") from error
+        check_type("what open_stream returns", stream, trio.abc.Stream)
+    except Exception as error:  # noqa: BLE001 - raised again, as what it was about
+        cause = _unwrapped(error)
+        raise ConnectionFailed(f"{target.shown} cannot be reached: {_tell(cause)}") from cause
     if not target.secure:
         return stream
-    secure = trio.SSLStream(
-        stream,
-        settings.ssl_context or _default_context(),
-        server_hostname=target.host,
-        https_compatible=True,  # a missing close_notify is a lost connection, as without TLS
-    )
     try:
+        return await _secure(stream, target, settings)
+    except Exception as error:  # noqa: BLE001 - raised again, as what it was about
+        cause = _unwrapped(error)
+        raise ConnectionFailed(f"{target.shown} failed in TLS: {_tell(cause)}") from cause
+
+
+async def _secure(stream: trio.abc.Stream, target: Target, settings: Settings) -> trio.abc.Stream:
+    """Do the TLS handshake over a stream, which is closed if that fails."""
+    try:
+        secure = trio.SSLStream(
+            stream,
+            settings.ssl_context or _default_context(),
+            server_hostname=target.host.removesuffix("."),  # the root's dot is DNS's matter; certificates have none
+            https_compatible=True,  # a missing close_notify is a lost connection, as without TLS
+        )
         await secure.do_handshake()
-    except BaseException as error:
+    except BaseException:
         await trio.aclose_forcefully(stream)
-        if not isinstance(error, Exception):
-            raise
-        raise ConnectionFailed(f"{target.shown} failed in TLS: {_tell(error)}") from error
+        raise
     return secure
 
 
@@ -65,7 +75,17 @@ def _default_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _tell(error: BaseException) -> str:
+def _unwrapped(error: Exception) -> Exception:
+    """Take off the wrapper in which trio hands on what TLS or the network said: why, and not that all has failed."""
+    inner = error.__cause__
+    if isinstance(error, trio.BrokenResourceError) and isinstance(inner, Exception):
+        return inner
+    if isinstance(error, OSError) and isinstance(inner, ExceptionGroup):
+        addresses = cast("ExceptionGroup[Exception]", inner).exceptions
+        return addresses[0] if len(addresses) == 1 else error
+    return error
+
+
+def _tell(error: Exception) -> str:
     """Say what went wrong; only the system's own words are repeated, since others may hold secrets."""
-    told = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-    return str(told) if isinstance(told, OSError) else type(error).__name__
+    return str(error) if isinstance(error, OSError) else type(error).__name__

@@ -27,6 +27,13 @@ _OPCODE: Final = 0x0F
 _OPCODES: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 MAX_CONTROL_PAYLOAD: Final = 125
 
+PROTOCOL_ERROR: Final = 1002
+NO_CODE: Final = 1005
+INVALID_DATA: Final = 1007
+# What a peer may close with: RFC 6455, 7.4, and what IANA has registered since (1012 to 1014). wsproto would take
+# a gateway's 1014 for a breach.
+_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+
 _PLAIN_TEXT: Final = _FIN | TEXT
 _PLAIN_BINARY: Final = _FIN | BINARY
 _PLAIN: Final = frozenset({_PLAIN_TEXT, _PLAIN_BINARY})
@@ -62,6 +69,36 @@ def encode_close(code: int, reason: str, mask: bytes | None) -> bytes:
     room = MAX_CONTROL_PAYLOAD - 2
     cut = reason.encode()[:room].decode(errors="ignore").encode()
     return encode_frame(CLOSE, code.to_bytes(2, "big") + cut, mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """What a close frame says.
+
+    Attributes:
+        code: The peer's, or 1005 if it gave none; of a malformed frame, the code that answers it.
+        reason: The peer's words; of a malformed frame, what is wrong with it.
+        malformed: Whether it breaks RFC 6455, 5.5.1 or 7.4.
+    """
+
+    code: int
+    reason: str
+    malformed: bool = False
+
+
+def read_close(payload: bytes) -> Close:
+    """Read the payload of a close frame."""
+    if not payload:
+        return Close(NO_CODE, "")
+    if len(payload) == 1:
+        return Close(PROTOCOL_ERROR, "close frame with half a code", malformed=True)
+    code = int.from_bytes(payload[:2], "big")
+    if code not in _CLOSE_CODES:
+        return Close(PROTOCOL_ERROR, f"close frame with code {code}", malformed=True)
+    try:
+        return Close(code, str(payload[2:], "utf-8"))
+    except UnicodeDecodeError:
+        return Close(INVALID_DATA, "close frame with a reason that is not UTF-8", malformed=True)
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:
@@ -128,6 +165,7 @@ class FrameDecoder:
         "_missing",
         "_most_fragments",
         "_parts",
+        "_position",
     )
 
     def __init__(self, max_message_bytes: int | None) -> None:
@@ -136,6 +174,7 @@ class FrameDecoder:
         # real sender's get (Autobahn 9.3 and 9.4 send 4 MiB in such pieces).
         self._most_fragments = None if max_message_bytes is None else max(4096, max_message_bytes // 64)
         self._buffer = b""
+        self._position = 0
         self._parts: list[bytes] = []
         self._missing = 0
         self._fragments = 0
@@ -146,7 +185,8 @@ class FrameDecoder:
         self._parts.append(data)
         self._missing -= len(data)
         if self._missing <= 0 or len(self._parts) >= _MOST_PARTS:
-            self._buffer = b"".join((self._buffer, *self._parts))
+            self._buffer = b"".join((self._buffer[self._position :], *self._parts))
+            self._position = 0
             self._parts.clear()
 
     def decode(self, messages: list[Message]) -> OtherFrame | TooBig | None:
@@ -159,7 +199,7 @@ class FrameDecoder:
         if self._missing > 0:
             return None
         self._missing = 0
-        buffer, position = self._buffer, 0
+        buffer, position = self._buffer, self._position
         try:
             while len(buffer) - position >= 2:
                 first, second = buffer[position], buffer[position + 1]
@@ -192,7 +232,8 @@ class FrameDecoder:
             begin, position = position, len(buffer)
             return OtherFrame(buffer[begin] & _OPCODE, buffer[begin:], malformed=True)
         finally:
-            self._buffer = buffer[position:]
+            # The rest is not cut off here: a flood of tiny control frames would have it copied once for each.
+            self._buffer, self._position = (buffer, position) if position < len(buffer) else (b"", 0)
 
     def _breaks_rules(self, first: int, second: int) -> bool:
         """Tell from the first two bytes of a header whether they break RFC 6455, 5.1, 5.2, 5.4 or 5.5."""

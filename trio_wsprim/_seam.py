@@ -72,11 +72,13 @@ class Ending:
             where we closed for its breach of the protocol.
         reason: What it said beside the code.
         clean: Whether close frames went both ways.
+        is_breach: Whether we closed for the peer's breach of the protocol, so that code and reason are ours.
     """
 
     code: int
     reason: str
     clean: bool
+    is_breach: bool = False
 
 
 class Link(Protocol):

@@ -20,6 +20,7 @@ import trio
 READ_BYTES: Final = 64 * 1024
 # Frames are joined up to this size; beyond, another system call costs less than the copy.
 _JOIN_BYTES: Final = 64 * 1024
+_ABORT_TIMEOUT: Final = 1.0
 
 
 class Wire(Protocol):
@@ -50,10 +51,7 @@ class Wire(Protocol):
         ...
 
     async def abort(self) -> None:
-        """Close the stream without waiting for anybody.
-
-        Cancellation: always closes.
-        """
+        """Close the stream without waiting for anybody. Never raises, and is no cancellation point."""
         ...
 
 
@@ -84,7 +82,8 @@ class StreamWire:
             data = await self._stream.receive_some(READ_BYTES)
         except Exception as error:
             raise trio.BrokenResourceError("the network has lost the connection") from error
-        self.heard_at = trio.current_time()
+        if data:
+            self.heard_at = trio.current_time()
         return bytes(data)
 
     async def write(self, frames: Sequence[bytes]) -> None:
@@ -99,8 +98,10 @@ class StreamWire:
 
     async def abort(self) -> None:
         """See `Wire`."""
-        # A stream that was broken before may complain, to nobody's use; it is closed, or we are out of means.
-        with suppress(Exception):
+        # Shielded, since a cancellation from outside would come out here and skip what the caller does next; closing
+        # by force does not wait, and a user's stream that does is not waited for long. One that was broken before
+        # may complain, to nobody's use: it is closed, or we are out of means.
+        with suppress(Exception), trio.move_on_after(_ABORT_TIMEOUT, shield=True):
             await trio.aclose_forcefully(self._stream)
 
 
@@ -128,7 +129,7 @@ class SocketWire(StreamWire):
             try:
                 # Not `SocketStream.send_all`, which does not tell how much of it went out.
                 sent += await self._socket.send(data[sent:])
-            except OSError as error:
+            except (OSError, trio.ClosedResourceError) as error:
                 raise trio.BrokenResourceError("the network takes nothing more") from error
             self.frames_written = before + bisect_right(ends, sent)
             self.moved_at = trio.current_time()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,11 +39,33 @@ class Answer:
         head: Its bytes, up to and with the empty line.
         rest: What came in behind it already: frames.
         headers: Names in lower case.
+        http_version: Such as `b"1.1"`.
     """
 
     head: bytes
     rest: bytes
     headers: Headers
+    http_version: bytes
+
+    def fault(self, subprotocols: Sequence[str]) -> str | None:
+        """Say what the server has chosen that it had no choice of, in words that quote nothing of it.
+
+        The core judges the rest; of headers that come twice, it would look at the last only.
+
+        Args:
+            subprotocols: Those that were asked for.
+        """
+        names = [name for name, _ in self.headers if name.startswith("sec-websocket-")]
+        chosen = {value for name, value in self.headers if name == "sec-websocket-protocol"}
+        if self.http_version != b"1.1":
+            return "it speaks HTTP/1.0, which has no upgrades"
+        if "sec-websocket-extensions" in names:
+            return "it chose an extension, none was asked for"
+        if len(names) > len(set(names)):
+            return "it says one thing twice"
+        if not chosen.issubset(subprotocols):
+            return "it chose a subprotocol that was not asked for"
+        return None
 
 
 async def read_answer(wire: Wire) -> Answer:
@@ -72,7 +95,7 @@ async def read_answer(wire: Wire) -> Answer:
         if isinstance(event, h11.InformationalResponse):
             rest = parser.trailing_data[0]
             if event.status_code == _SWITCHING:
-                return Answer(came[: len(came) - len(rest)], rest, _headers(event))
+                return Answer(came[: len(came) - len(rest)], rest, _headers(event), event.http_version)
             came = rest  # 103 and its like may come first (RFC 9110, 15.2)
             continue
         data = await wire.receive_some()

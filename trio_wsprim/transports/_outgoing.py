@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, final
 
 import trio
 
-from trio_wsprim._lane import CLOSE, PING, PONG, encode_close, encode_frame, encode_message
+from trio_wsprim._lane import CLOSE, NO_CODE, PING, PONG, encode_close, encode_frame, encode_message
 from trio_wsprim._scopes import Bell
 from trio_wsprim._seam import Outgoing, Ping
 from trio_wsprim._wire import Wire
@@ -42,13 +43,15 @@ class OutgoingSide:
         """Write a batch.
 
         Raises:
-            trio.BrokenResourceError: The network does not take it.
+            trio.BrokenResourceError: The network does not take it, or a close frame went before it.
 
         Cancellation: may be partial; `items_sent` is exact then too.
         """
         keys = os.urandom(4 * len(batch))
         frames = [_encode(item, keys[4 * i : 4 * i + 4]) for i, item in enumerate(batch)]
         async with self._lock:
+            if self.close_queued:  # while we waited for our turn
+                raise trio.BrokenResourceError("nothing may follow a close frame")
             before = self._wire.frames_written
             try:
                 await self._write(frames)
@@ -56,18 +59,19 @@ class OutgoingSide:
                 self.items_sent += self._wire.frames_written - before
 
     def queue(self, frame: bytes) -> None:
-        """Let a control frame go out as soon as the wire is free; never waits."""
-        if frame[0] == _CLOSE_FRAME:
-            self.close_queued = True
+        """Let a control frame go out as soon as the wire is free; never waits. After a close frame, nothing does."""
+        if self.close_queued:
+            return
         if frame[0] == _PONG_FRAME and self._controls and self._controls[-1][0] == _PONG_FRAME:
             self._controls.pop()
         self._controls.append(frame)
+        self.close_queued = frame[0] == _CLOSE_FRAME
         self._bell.ring()
 
     def queue_close(self, code: int, reason: str) -> None:
-        """Let one close frame go out; a second one is not said."""
-        if not self.close_queued:
-            self.queue(encode_close(code, reason, os.urandom(4)))
+        """Let a close frame go out, last of all; 1005 is said by saying nothing (RFC 6455, 7.4.1)."""
+        mask = os.urandom(4)
+        self.queue(encode_frame(CLOSE, b"", mask) if code == NO_CODE else encode_close(code, reason, mask))
 
     async def flush(self) -> None:
         """Write the control frames that are queued.
@@ -78,24 +82,28 @@ class OutgoingSide:
         Cancellation: may be partial; the wire is fit only for `abort`.
         """
         async with self._lock:
+            self._check_whole()  # also with nothing queued: `run` may have tried in vain before
             while self._controls:
                 await self._write([self._controls.popleft()])
 
     async def run(self) -> None:
         """Write control frames as they come, until cancelled or the network is gone."""
-        while not self.torn:
-            await self._bell.wait()
-            try:
+        with suppress(trio.BrokenResourceError):  # whoever reads finds out, or whoever sends
+            while True:
+                await self._bell.wait()
                 await self.flush()
-            except trio.BrokenResourceError:
-                return  # whoever reads finds out, or whoever sends
 
     async def _write(self, frames: Sequence[bytes]) -> None:
+        self._check_whole()
+        try:
+            await self._wire.write(frames)
+        except BaseException:
+            self.torn = True
+            raise
+
+    def _check_whole(self) -> None:
         if self.torn:
             raise trio.BrokenResourceError("an earlier write was cut short")
-        self.torn = True
-        await self._wire.write(frames)
-        self.torn = False
 
 
 def _encode(item: Outgoing, mask: bytes) -> bytes:
