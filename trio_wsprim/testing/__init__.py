@@ -16,15 +16,18 @@ Everything runs on trio's clock, so that a `trio.testing.MockClock` makes hours 
 
 from ._network import Dial, MemoryNetwork, MemoryStream, memory_stream_pair
 from ._peer import Frame, Opcode, Peer, PeerClosed, Request, encode_frame, peer_over
+from ._proxy import FaultProxy, ProxyStatistics
 
 __all__ = [
     "Dial",
+    "FaultProxy",
     "Frame",
     "MemoryNetwork",
     "MemoryStream",
     "Opcode",
     "Peer",
     "PeerClosed",
+    "ProxyStatistics",
     "Request",
     "encode_frame",
     "memory_stream_pair",
