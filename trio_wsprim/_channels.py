@@ -9,7 +9,7 @@ from typing import Generic, Literal, Protocol, TypeVar, final
 
 import trio
 
-from trio_wsprim._scopes import Bell, peeled
+from trio_wsprim._scopes import Bell, peeled_nursery
 from trio_wsprim._values import check_choice, check_count
 
 T = TypeVar("T")
@@ -78,7 +78,8 @@ class WaitingChannel(Generic[T]):
     """A channel that keeps everything, and says so when its reader is behind.
 
     It takes what it is given, since that has been read already: beyond the channel's size it keeps it in a backlog,
-    which a pump moves over as the reader comes along.
+    which a pump moves over as the reader comes along. While there is a backlog only the pump puts anything into the
+    channel: what it is about to put in must not go in twice.
 
     Args:
         max_buffer_size: Of the channel.
@@ -101,53 +102,52 @@ class WaitingChannel(Generic[T]):
 
     def offer(self, item: T) -> None:
         """See `Feed`."""
-        self._backlog.append(item)
-        self._move()
+        if self._backlog:
+            self._backlog.append(item)
+            return
+        try:
+            self._sender.send_nowait(item)
+        except trio.WouldBlock:
+            self._backlog.append(item)
+            self._fresh.ring()
+        except trio.BrokenResourceError:
+            pass  # the reader has closed its end early: it wants no more
 
     def end(self) -> None:
         """See `Feed`."""
         self._is_ended = True
-        self._move()
+        if not self._backlog:
+            self._sender.close()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[trio.MemoryReceiveChannel[T]]:
         """Run the pump beside the block; both ends are closed after it."""
         try:
-            with peeled():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._pump)
-                    try:
-                        yield self.receiver
-                    finally:
-                        nursery.cancel_scope.cancel()
+            async with peeled_nursery() as nursery:
+                nursery.start_soon(self._pump)
+                try:
+                    yield self.receiver
+                finally:
+                    nursery.cancel_scope.cancel()
         finally:
-            self._drop_backlog()
+            self._clear()
             self._sender.close()
             self.receiver.close()
 
-    def _move(self) -> None:
-        """Hand over what goes without waiting; leave the rest to the pump."""
-        try:
-            while self._backlog:
-                self._sender.send_nowait(self._backlog[0])
-                self._backlog.popleft()
-        except trio.WouldBlock:
-            self._fresh.ring()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._drop_backlog()  # the reader has closed its end early
-        if self._is_ended and not self._backlog:
-            self._sender.close()
-
     async def _pump(self) -> None:
         while True:
-            while self._backlog:
-                with suppress(trio.BrokenResourceError):  # `_move` looks after that
+            await self._fresh.wait()
+            try:
+                while self._backlog:
                     await self._sender.send(self._backlog[0])
                     self._backlog.popleft()
-                self._move()
-            self._freed.ring()
-            await self._fresh.wait()
+            except trio.BrokenResourceError:  # as in `offer`
+                pass
+            self._clear()
+            if self._is_ended:
+                self._sender.close()
 
-    def _drop_backlog(self) -> None:
+    def _clear(self) -> None:
+        """Nobody need wait for the reader any longer."""
         self._backlog.clear()
         self._freed.ring()

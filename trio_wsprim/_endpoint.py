@@ -108,10 +108,10 @@ class Endpoint:
         "state",
     )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, resends: bool) -> None:
         self.settings = settings
         self.hub = EventsHub()
-        self.outbox = Outbox(settings.outbox, self._drop)
+        self.outbox = Outbox(settings.outbox, self._drop, tracks=settings.track or resends, resends=resends)
         self.incoming = Incoming(settings.inbox, self.hub, self._drop)
         self.state = Variable(ReadyState.CONNECTING)
         self.facts = Facts(url="" if callable(settings.url) else parse_url(settings.url).shown)
@@ -168,9 +168,9 @@ class Endpoint:
             bytes_sent=outbox.bytes_sent,
             messages_received=incoming.messages_received,
             bytes_received=incoming.bytes_received,
-            messages_buffered=outbox.room.messages,
-            bytes_buffered=outbox.room.bytes,
-            messages_unconfirmed=0,
+            messages_buffered=outbox.messages_buffered,
+            bytes_buffered=outbox.bytes_buffered,
+            messages_unconfirmed=outbox.messages_unconfirmed,
             messages_dropped=facts.dropped,
             attempts=facts.attempts,
             connections=facts.connections,

@@ -126,7 +126,9 @@ class RetriesExhausted(ConnectionFailed):
     """
 
     def __init__(self, attempts: int) -> None:
-        super().__init__(f"gave up after {_count(attempts, 'failed attempt')} in a row")
+        # None has failed if a connection that had lasted ended, and no retry is allowed.
+        so_far = f"after {_count(attempts, 'failed attempt')} in a row" if attempts else "without a further attempt"
+        super().__init__(f"gave up {so_far}")
         self.attempts = attempts
 
 

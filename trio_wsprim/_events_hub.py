@@ -26,20 +26,21 @@ class EventsHub:
         self._latest: dict[type[Event], Variable[Event | None]] = {}
         self._is_ended = False
 
-    def wants(self, kind: type[Event]) -> bool:
-        """Whether anybody would see an event of that kind, so that it is worth making."""
-        return bool(self._watchers) or kind in self._latest
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody watches anything, so that a frequent event is worth making."""
+        return bool(self._watchers or self._latest)
 
     def emit(self, event: Event) -> None:
         """Tell everybody."""
         for watcher in self._watchers:
             watcher.offer(event)
-        latest = self._latest.get(type(event))
-        if latest is not None:
-            latest.set(event)
+        for kind, latest in self._latest.items():
+            if isinstance(event, kind):
+                latest.set(event)
 
     def latest(self, kind: type[E]) -> Signal[E | None]:
-        """Give the signal of the latest event of a kind; `None` before the first from now on."""
+        """Give the signal of the latest event of a kind, or of any for `Event`; `None` before the first from now on."""
         if kind not in self._latest:
             variable: Variable[Event | None] = Variable(None)
             self._latest[kind] = variable

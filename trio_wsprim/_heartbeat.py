@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from trio_wsprim._options import Heartbeat, check_type
+from trio_wsprim._options import Heartbeat, as_message, check_type
 from trio_wsprim._values import Message
 from trio_wsprim._websocket import WebSocket, start_heartbeat
 
@@ -40,8 +40,11 @@ def make_heartbeat_ws(
     Raises:
         ValueError: If `interval` or `wait` is not positive and finite.
         TypeError: If an argument is of the wrong type.
+        UnicodeEncodeError: If `message` is text with a lone surrogate.
     """
     check_type("ws", ws, WebSocket)
+    if isinstance(message, str):
+        as_message(message)  # a lone surrogate would not come out before the first beat
     heartbeat = Heartbeat(message=message, interval=interval, wait=wait, reply=reply)
     start_heartbeat(ws, heartbeat)
     return ws

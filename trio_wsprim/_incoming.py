@@ -66,7 +66,7 @@ class Incoming:
         self.messages_received += 1
         self.bytes_received += message_size(message)
         self.message.set(message)
-        if self._hub.wants(MessageEvent):
+        if self._hub.is_watched:
             self._hub.emit(MessageEvent(message))
         for feed in self._feeds:
             feed.offer(message)

@@ -14,6 +14,7 @@ from trio_wsprim._errors import ConnectionClosed
 from trio_wsprim._heart import Heart
 from trio_wsprim._options import Heartbeat
 from trio_wsprim._pings import PendingPing, Pings
+from trio_wsprim._scopes import peeled_nursery
 from trio_wsprim._seam import Ending, Incoming, Link, Outgoing, Pong
 from trio_wsprim._values import ReadyState
 
@@ -22,7 +23,10 @@ from trio_wsprim._values import ReadyState
 _BATCH_BYTES: Final = 64 * 1024
 # When a write fails, what the peer said last may still be there to be read: why it hung up.
 _LAST_WORDS: Final = 1.0
+# At 64 KiB a turn this is what a kernel keeps for us at most (Linux: 6 MiB by default).
+_MOST_READS: Final = 96
 _NORMAL: Final = 1000
+_NO_CODE: Final = 1005
 _LOST: Final = 1006
 
 
@@ -61,12 +65,15 @@ class Life:
         "_endpoint",
         "_farewell",
         "_heart",
+        "_is_behind",
         "_is_over",
         "_link",
         "_nursery",
+        "_peers_close",
         "_pings",
         "_scope",
         "_unread",
+        "_was_behind",
         "error",
     )
 
@@ -80,7 +87,13 @@ class Life:
         self._pings = Pings()
         self._heart: Heart | None = None
         self._farewell: Farewell | None = None
+        # Whether we do not read, since somebody has not read what we did.
+        self._is_behind = False
+        # Whether that was so when we said goodbye.
+        self._was_behind = False
         self._is_over = False
+        # What the reader found, while a write may still be under way.
+        self._peers_close: ConnectionClosed | None = None
         self.error: Exception | None = None
 
     # -------------------------------------------------------------------------------- from outside
@@ -94,17 +107,17 @@ class Life:
         outbox.flows = True
         try:
             with self._scope:
-                async with trio.open_nursery() as self._nursery:
+                async with peeled_nursery() as self._nursery:
                     self._start(self._read)
                     self._start(self._write)
-                    if self._endpoint.heartbeat is not None:
+                    if outbox.tracks:
+                        self._start(self._confirm)
+                    if self._endpoint.heartbeat is not None and self._farewell is None:
                         self.start_heartbeat(self._endpoint.heartbeat)
-                    if self._farewell is not None:
-                        self._start(self._drain)
+                outbox.flows = False
                 await self._close()
         finally:
             outbox.flows = False
-            self._is_over = True
             await self._link.abort()
             self._settle()
         return self._link.ending
@@ -112,13 +125,17 @@ class Life:
     def start_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Beat from now on, instead of any heartbeat before."""
         self._stop_heartbeat()
+        if self._is_over:
+            return
         self._heart = Heart(heartbeat, self._link, self._send_now)
+        if self._is_behind:
+            self._heart.stand()
         self._start(self._heart.run)
 
     def ping(self) -> PendingPing:
         """Send a ping frame ahead of what is buffered."""
         pending = self._pings.add()
-        self._send_now(pending.ping, pending.leave)
+        self._send_now(pending.ping, lambda: pending.leave(self._endpoint.outbox.newest_sent))
         return pending
 
     def forget(self, pending: PendingPing) -> None:
@@ -137,9 +154,9 @@ class Life:
         if self._is_over:
             return
         self._farewell = farewell
+        self._was_behind = self._is_behind
         self._stop_heartbeat()
-        if self._nursery is not None:
-            self._start(self._drain)
+        self._endpoint.outbox.bell.ring()
 
     # -------------------------------------------------------------------------------- tasks
 
@@ -165,14 +182,27 @@ class Life:
         self._deliver(self._unread)
         while True:
             await self._wait_room()
-            self._deliver(await self._link.receive())
+            try:
+                batch = await self._link.receive()
+            except ConnectionClosed as error:
+                if error.code != _LOST:
+                    await self._let_write_end(error)
+                raise
+            self._deliver(batch)
+
+    async def _let_write_end(self, error: ConnectionClosed) -> None:
+        """Give a write under way some time, since the close frame that we owe must not follow a torn one."""
+        self._stop_heartbeat()
+        self._peers_close = error
+        self._endpoint.outbox.bell.ring()
+        await trio.sleep(_LAST_WORDS)
 
     def _deliver(self, batch: Sequence[Incoming]) -> None:
         for item in batch:
             if self._is_over:
                 return
             if isinstance(item, Pong):
-                self._pings.answer(item.payload, self._note_latency)
+                self._pings.answer(item.payload, self._note_pong)
             else:
                 self._endpoint.incoming.deliver(item)
 
@@ -181,27 +211,58 @@ class Life:
         incoming = self._endpoint.incoming
         if incoming.has_room():
             return
-        heart = self._heart
-        if heart is not None:
-            heart.stand()
+        self._is_behind = True
+        if self._heart is not None:
+            self._heart.stand()
         await incoming.wait_room()
-        if heart is not None:
-            heart.go()
+        self._is_behind = False
+        if self._heart is not None:
+            self._heart.go()
 
-    def _note_latency(self, seconds: float) -> None:
-        self._endpoint.facts.latency = seconds
+    def _note_pong(self, pending: PendingPing, latency: float) -> None:
+        """Frames keep their order, so a pong proves that all before its ping arrived."""
+        self._endpoint.facts.latency = latency
+        self._endpoint.outbox.confirm(pending.covers)
+
+    async def _confirm(self) -> None:
+        """Ask for proof while some is wanting: one ping at a time, and not too often."""
+        while True:
+            await self._endpoint.outbox.wait_unproved()
+            latency = await self.ping().wait()
+            # Counted from when the ping left: it may have waited behind a long write.
+            await trio.sleep(max(0.0, self._endpoint.settings.confirm_interval - latency))
 
     async def _write(self) -> None:
+        """Send what there is to send; when a close is due, stop everything, between two frames."""
         outbox = self._endpoint.outbox
-        try:
-            while self._farewell is None or self._farewell.drain:
-                if self._controls or outbox.has_waiting:
-                    await self._write_batch()
-                else:
-                    await outbox.bell.wait()
-        except ConnectionClosed:
-            await trio.sleep(_LAST_WORDS)
-            raise
+        is_open = True
+        while not (self._is_over or self._is_close_due):
+            if not (is_open and (self._controls or outbox.has_waiting)):
+                await outbox.bell.wait()
+                continue
+            try:
+                await self._write_batch()
+            except trio.ClosedResourceError:
+                is_open = False  # the link has just answered the peer's close: the reader is about to say so
+            except ConnectionClosed:
+                await trio.sleep(_LAST_WORDS)
+                raise
+        if self._was_behind:
+            await self._catch_up()
+        self._stop(self._peers_close)
+
+    async def _catch_up(self) -> None:
+        """Have read what came while nobody read: if the peer's close is in it, then ours only answers it."""
+        for _ in range(_MOST_READS):
+            await trio.lowlevel.checkpoint()
+
+    @property
+    def _is_close_due(self) -> bool:
+        """Whether nothing of the user's is to go out any more: the peer closes, or we do and have drained."""
+        farewell = self._farewell
+        if farewell is None:
+            return self._peers_close is not None
+        return self._peers_close is not None or not farewell.drain or self._endpoint.outbox.is_empty
 
     async def _write_batch(self) -> None:
         """Send what is to be sent now, then what waits; give back what did not go out whole."""
@@ -215,7 +276,8 @@ class Life:
             if controls or entries:
                 await self._link.send([*(item for item, _ in controls), *(entry.message for entry in entries)])
         finally:
-            outbox.settle(max(0, self._link.items_sent - before - len(controls)))
+            sent = self._link.items_sent - before - len(controls)
+            outbox.settle(max(0, sent), is_torn=sent >= 0)
 
     def _send_now(self, item: Outgoing, leave: Callable[[], None]) -> None:
         """Have the writer send an item ahead of what is buffered, and call `leave` as it does."""
@@ -228,13 +290,6 @@ class Life:
             self._heart = None
 
     # -------------------------------------------------------------------------------- closing
-
-    async def _drain(self) -> None:
-        """Wait for what is to go out before our close, then stop."""
-        assert self._farewell is not None
-        outbox = self._endpoint.outbox
-        await (outbox.wait_empty() if self._farewell.drain else outbox.wait_settled())
-        self._stop(None)
 
     async def _close(self) -> None:
         """Do the closing handshake, or the rest of it, if there is anybody to do it with."""
@@ -251,6 +306,17 @@ class Life:
         else:
             await self._link.aclose(farewell.code, farewell.reason)
 
+    @property
+    def is_proved(self) -> bool:
+        """Whether everything that was handed over has arrived, since our close was answered.
+
+        An answer of another code than ours is none: the peer has begun a close of its own, and reads no more.
+        """
+        farewell, ending = self._farewell, self._link.ending
+        if farewell is None or self._peers_close is not None:
+            return False
+        return ending.clean and ending.code in {farewell.code, _NO_CODE}
+
     def _settle(self) -> None:
         """Say in `error` how it ended, now that it is known, and tell those who counted on the connection."""
         ending = self._link.ending
@@ -260,6 +326,9 @@ class Life:
             cause = self.error.__cause__
             self.error = ConnectionClosed(ending.code, ending.reason, ending.clean)
             self.error.__cause__ = cause
-        gone = closed_by_us() if self._farewell else self.error or ConnectionClosed(_LOST)
+        # Neither over nor a farewell said: the nursery that we live in has been cancelled.
+        is_ours = self._farewell is not None or not self._is_over
+        self._is_over = True
+        gone = closed_by_us() if is_ours else self.error or ConnectionClosed(_LOST)
         self._pings.fail(gone)
         self._endpoint.outbox.break_off(gone)

@@ -7,7 +7,7 @@ import inspect
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypedDict, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, cast
 from urllib.parse import urlsplit
 
 import trio
@@ -86,6 +86,9 @@ class Options(TypedDict, total=False):
         max_message_bytes: The largest message that may come in; `None` for what the inbox can hold.
         outbox: Bounds of what waits to be sent.
         inbox: Bounds of what waits for `receive`; `None` to feed only `message`, `subscribe` and `events`.
+        track: Keep what was handed over until a pong proves that it arrived, within the outbox's bounds, and tell what
+            may be lost.
+        confirm_interval: Seconds between two pings that ask for such proof, at least.
         setup: Runs on each new connection before it counts as open.
         transport: What speaks WebSocket; `None` for the best that is installed.
     """
@@ -99,6 +102,8 @@ class Options(TypedDict, total=False):
     max_message_bytes: int | None
     outbox: Buffer
     inbox: Buffer | None
+    track: bool
+    confirm_interval: float
     setup: Setup | None
     transport: Transport | None
 
@@ -115,7 +120,8 @@ class ReconnectingOptions(Options, total=False):
         min_uptime: Seconds for which a connection must stay up, for `retries` and `delay` to start over.
         retry_if: Decides over each failure and end: `True` retry, `False` stop, `None` the default rule.
         max_retry_after: The longest that a server's `Retry-After` may make us wait, in seconds; `None` for no limit.
-        resend: What goes out again on the next connection: what was `"unsent"`.
+        resend: What goes out again on the next connection: only what was `"unsent"`, so at most once; or also what is
+            `"unconfirmed"`, so at least once to the peer's WebSocket layer (implies `track`).
     """
 
     delay: Backoff | float
@@ -123,16 +129,16 @@ class ReconnectingOptions(Options, total=False):
     min_uptime: float
     retry_if: RetryIf | None
     max_retry_after: float | None
-    resend: str
+    resend: Literal["unsent", "unconfirmed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of one socket, checked."""
+    """The options of one socket, checked. Its repr leaves out what may hold secrets."""
 
-    url: Source[str]
-    subprotocols: Source[Subprotocols] = ()
-    headers: Source[Headers] = ()
+    url: Source[str] = field(repr=False)
+    subprotocols: Source[Subprotocols] = field(default=(), repr=False)
+    headers: Source[Headers] = field(default=(), repr=False)
     ssl_context: ssl.SSLContext | None = None
     proxy: str | None = field(default=None, repr=False)
     open_stream: OpenStream | None = None
@@ -141,13 +147,17 @@ class Settings:
     max_message_bytes: int | None = 2**20
     outbox: Buffer = field(default_factory=Buffer)
     inbox: Buffer | None = field(default_factory=Buffer)
+    track: bool = False
+    confirm_interval: float = 0.1
     setup: Setup | None = None
     transport: Transport | None = None
 
     def __post_init__(self) -> None:
         check_seconds("connect_timeout", self.connect_timeout, zero=False, none=True)
         check_seconds("close_timeout", self.close_timeout, none=True)
-        check_count("max_message_bytes", self.max_message_bytes, least=1, none=True)
+        check_seconds("confirm_interval", self.confirm_interval)
+        check_type("track", self.track, bool)
+        check_count("max_message_bytes", self.max_message_bytes, none=True)
         for name in ("open_stream", "setup"):
             _check_function(name, getattr(self, name))
         if self.ssl_context is not None:
@@ -174,14 +184,14 @@ class RetryRule:
     min_uptime: float = 5.0
     retry_if: RetryIf | None = None
     max_retry_after: float | None = 300.0
-    resend: str = "unsent"
+    resend: Literal["unsent", "unconfirmed"] = "unsent"
 
     def __post_init__(self) -> None:
         as_backoff(self.delay)
         check_count("retries", self.retries, none=True)
         check_seconds("min_uptime", self.min_uptime)
         check_seconds("max_retry_after", self.max_retry_after, none=True)
-        check_choice("resend", self.resend, ("unsent",))
+        check_choice("resend", self.resend, ("unsent", "unconfirmed"))
         _check_function("retry_if", self.retry_if)
 
 
@@ -207,6 +217,8 @@ class Heartbeat:
         for name, value in (("message", self.message), ("reply", self.reply)):
             if not (value is None or isinstance(value, str | bytes) or callable(value)):
                 raise TypeError(f"{name} must be str, bytes, a function or None, got {type(value).__name__}")
+        if isinstance(self.message, str):
+            as_message(self.message)
 
 
 def read_settings(url: Source[str], subprotocols: Source[Subprotocols], options: Options) -> Settings:
@@ -215,6 +227,9 @@ def read_settings(url: Source[str], subprotocols: Source[Subprotocols], options:
     Values are kept as they are once checked; functions are asked, and their answers checked, at each attempt.
     """
     given = dict(options)
+    unknown = sorted(given.keys() - Options.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"unknown option {', '.join(unknown)}")
     if not callable(url):
         target = parse_url(url)
         if options.get("ssl_context") is not None and not target.secure:

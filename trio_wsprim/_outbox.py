@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Final, final
 
 import trio
 
 from trio_wsprim._errors import fresh
+from trio_wsprim._expiry import Expiry
+from trio_wsprim._ledger import Entry, Ledger, messages
+from trio_wsprim._poison import TOO_BIG, Suspicion
 from trio_wsprim._room import Room, message_size
 from trio_wsprim._scopes import Bell
 from trio_wsprim._values import Buffer, DropEvent, DropReason, Message, Undelivered
 
-# `ttl=0` allows the writer its next turn, and no more.
+# `ttl=0` allows the writer its next turn, and no more: a write that takes longer than this is "not now".
 _NOW: Final = 0.01
-# Sorting out what is no longer there costs a pass over the heap; worth it when most of it is.
-_STALE_ENTRIES: Final = 64
 
 
-@final
-class Entry:
-    """One message on its way.
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the end of a connection means for the messages that were under way on it.
 
     Attributes:
-        message: What the user sent.
-        size: Its bytes on the wire.
-        ttl: Seconds that it may wait here; `None` for ever.
-        deadline: When it expires, on trio's clock; counted from when it got in.
-        serial: Its place among all that were ever accepted, from 1.
-        waits: Whether it is in the queue: neither taken nor dropped.
+        unconfirmed: Those without proof; `None` where nothing is tracked.
+        rejected: Whether the one that the peer rejected was set aside, so that the others may be sent again.
     """
 
-    __slots__ = ("deadline", "message", "serial", "size", "ttl", "waits")
+    unconfirmed: tuple[Message, ...] | None = None
+    rejected: bool = False
 
-    def __init__(self, message: Message, size: int, ttl: float | None) -> None:
-        self.message = message
-        self.size = size
-        self.ttl = ttl
-        self.deadline = inf
-        self.serial = 0
-        self.waits = False
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment, for those who wait until all that was sent before has left."""
+
+    serial: int
+    breaks: int
 
 
 @final
@@ -68,42 +65,71 @@ class Outbox:
     Args:
         buffer: The bounds, and what happens at them.
         report: Is told each drop.
+        tracks: Whether to keep what was handed over until it is proved to have arrived.
+        resends: Whether to send that again on the next connection.
+
+    Attributes:
+        newest_sent: The serial of what was last handed over on the present connection; 0 for nothing.
     """
 
     __slots__ = (
+        "_begun",
         "_break",
         "_buffer",
         "_departed",
-        "_expiries",
+        "_doubt",
+        "_doubted",
+        "_end",
         "_expiry",
-        "_is_over",
+        "_handed",
+        "_ledger",
+        "_proved",
         "_queue",
         "_refusal",
         "_report",
         "_senders",
         "_serial",
+        "_suspicion",
         "_taken",
-        "_ticket",
         "bell",
         "breaks",
         "bytes_sent",
         "flows",
         "messages_sent",
+        "newest_sent",
+        "resends",
         "room",
     )
 
-    def __init__(self, buffer: Buffer, report: Callable[[DropEvent], None]) -> None:
+    def __init__(
+        self,
+        buffer: Buffer,
+        report: Callable[[DropEvent], None],
+        *,
+        tracks: bool = False,
+        resends: bool = False,
+    ) -> None:
         self._buffer = buffer
         self._report = report
         self._queue: deque[Entry] = deque()
         self._taken: list[Entry] = []
         self._senders: deque[_Sender] = deque()
         self._refusal: Callable[[], BaseException] | None = None
-        self._is_over = False
+        self._end: Callable[[], BaseException] | None = None
         self._serial = 0
-        self._expiries: list[tuple[float, int, Entry]] = []
-        self._ticket = count()  # two entries of one deadline must not be compared themselves
-        self._expiry = Bell()
+        # Begun on the present connection, and cut short.
+        self._begun: Entry | None = None
+        self._proved = 0
+        # How a connection ended on which something was handed over without proof, for who asks for proof.
+        self._doubt: BaseException | None = None
+        # Which connection that was, counted as `breaks` are.
+        self._doubted = 0
+        self._ledger = Ledger(buffer) if tracks else None
+        self._suspicion = Suspicion()
+        self._handed = Bell()
+        self.resends = resends
+        self.newest_sent = 0
+        self._expiry = Expiry()
         self._departed = Bell()
         # Rings when there is something for the writer.
         self.bell = Bell()
@@ -130,9 +156,8 @@ class Outbox:
         self._senders.append(sender)
         try:
             await sender.event.wait()
-        except trio.Cancelled:
-            self._senders.remove(sender)
-            raise
+        finally:
+            self._leave_line(sender)
         if sender.error is not None:
             raise sender.error
 
@@ -167,11 +192,31 @@ class Outbox:
                 raise self.room.error()
             case "drop_newest":
                 self._drop(entry, "full")
-            case "drop_oldest":
-                while self._queue and not self.room.fits(entry.size):
-                    self._drop(self._queue[0], "full")
+            case _:  # "drop_oldest"
+                self._make_room(entry.size)
                 self._accept(entry)
         return True
+
+    def _make_room(self, size: int) -> None:
+        """Drop the oldest, those without proof first; what the writer has taken stays."""
+        while not self.room.fits(size):
+            oldest = next(iter(self._ledger.open if self._ledger else ()), None) or next(iter(self._queue), None)
+            if oldest is None:
+                return
+            self._drop(oldest, "full")
+
+    def _leave_line(self, sender: _Sender) -> None:
+        """Forget a sender who does not wait any longer; a smaller message behind it may fit."""
+        if not sender.event.is_set():
+            self._senders.remove(sender)
+            self._admit()
+
+    def _admit(self) -> None:
+        """Let in those who wait for room, in order."""
+        while self._senders and self.room.fits(self._senders[0].entry.size):
+            sender = self._senders.popleft()
+            self._accept(sender.entry)
+            sender.event.set()
 
     def _accept(self, entry: Entry) -> None:
         self._serial += 1
@@ -182,7 +227,7 @@ class Outbox:
         self._queue.append(entry)
         self.room.add(entry.size)
         self.bell.ring()
-        self._arm(entry)
+        self._expiry.watch(entry)
 
     # -------------------------------------------------------------------------------- taking out
 
@@ -195,7 +240,7 @@ class Outbox:
         size = 0
         while self._queue and (not self._taken or size + self._queue[0].size <= max_bytes):
             entry = self._queue[0]
-            if entry.deadline <= now:
+            if entry.deadline <= now and entry.ttl != 0:  # this turn is the one that `ttl=0` allows
                 self._drop(entry, "expired")
                 continue
             self._queue.popleft()
@@ -204,22 +249,146 @@ class Outbox:
             self._taken.append(entry)
         return self._taken
 
-    def settle(self, sent: int) -> None:
-        """Say that the first `sent` of those taken went out; the others come back to where they were."""
+    def settle(self, sent: int, *, is_torn: bool = True) -> None:
+        """Say that the first `sent` of those taken went out; the others come back to where they were.
+
+        Args:
+            sent: How many the network has to their last byte.
+            is_torn: Whether the peer may have got the beginning of the next one.
+        """
         taken, self._taken = self._taken, []
         for entry in taken[:sent]:
+            self._hand_over(entry)
+        self._begun = next(iter(taken[sent:]), None) if is_torn else None
+        self._put_back(taken[sent:])
+        self._admit()
+        self._departed.ring()
+
+    def _hand_over(self, entry: Entry) -> None:
+        self.newest_sent = entry.serial
+        if self._ledger is None:
             self.room.remove(entry.size)
+        else:
+            self._ledger.add(entry)
+            self._handed.ring()
+        if not entry.was_sent:
+            entry.was_sent = True
             self.messages_sent += 1
             self.bytes_sent += entry.size
-        for entry in reversed(taken[sent:]):
+
+    def _put_back(self, entries: Sequence[Entry]) -> None:
+        """Put entries where they were: before all that waits."""
+        for entry in reversed(entries):
             entry.waits = True
             self._queue.appendleft(entry)
-            self._arm(entry)
-        self._depart()
+            self._expiry.watch(entry)
+
+    # -------------------------------------------------------------------------------- proof
+
+    @property
+    def tracks(self) -> bool:
+        """Whether proof is kept count of."""
+        return self._ledger is not None
+
+    @property
+    def messages_unconfirmed(self) -> int:
+        """How many were handed over without proof, on connections that have ended too."""
+        return 0 if self._ledger is None else self._ledger.unproved.messages + self._ledger.lost_count
+
+    @property
+    def messages_buffered(self) -> int:
+        """How many have never been handed over."""
+        return self.room.messages - (self._ledger.unproved.messages if self._ledger else 0)
+
+    @property
+    def bytes_buffered(self) -> int:
+        """How many bytes those have."""
+        return self.room.bytes - (self._ledger.unproved.bytes if self._ledger else 0)
+
+    async def wait_unproved(self) -> None:
+        """Wait until something handed over on this connection lacks proof. Cancellation: atomic."""
+        assert self._ledger is not None
+        while not self._ledger.open:
+            await self._handed.wait()
+
+    def confirm(self, serial: int) -> None:
+        """All that was handed over on this connection, up to that serial, is proved to have arrived."""
+        self._proved = max(self._proved, serial)
+        if self._ledger is not None:
+            for entry in self._ledger.confirm(serial):
+                self.room.remove(entry.size)
+            self._admit()
+            self._departed.ring()
+
+    def is_proved(self, mark: Mark) -> bool:
+        """Whether all that was accepted before the mark is proved to have arrived, or has been dropped."""
+        if self._ledger is None or self._doubted > mark.breaks:
+            return False
+        if self._end is not None and self._ledger.lost:
+            return False  # told before, but nothing will come any more that could make it good
+        return min(self._ledger.oldest, self._oldest()) > mark.serial
+
+    async def wait_proof(self, mark: Mark) -> None:
+        """Wait until `is_proved`.
+
+        Raises:
+            ConnectionClosed: If a connection ended that left something in doubt, unless that is sent again.
+            Exception: How the socket ended, if it has.
+
+        Cancellation: atomic.
+        """
+        while not self.is_proved(mark):
+            self.check_breaks(mark)
+            if self._end is not None:
+                raise self._end()
+            await self._departed.wait()
+
+    def settle_account(self, *, is_proved: bool, peers_code: int | None, lasted: bool) -> Account:
+        """The connection has ended: decide what becomes of what was under way on it.
+
+        Args:
+            is_proved: Whether a closing handshake has proved that all of it arrived.
+            peers_code: The code of the peer's close frame; `None` if it sent none.
+            lasted: Whether the connection's end cannot have been the fault of a message.
+        """
+        if is_proved:
+            self.confirm(self.newest_sent)
+        if self.newest_sent > self._proved and not self.resends:
+            self._doubt = self._break
+            self._doubted = self.breaks
+        self.newest_sent = self._proved = 0
+        if self._ledger is None:
+            return Account()
+        unconfirmed = messages(self._ledger.open)
+        rejected = False
+        if self.resends:
+            rejected = self._set_poison_aside(self._ledger, peers_code, lasted)
+            self._put_back(self._ledger.take_back())
+        else:
+            for entry in self._ledger.lose():
+                self.room.remove(entry.size)
+        self._admit()
+        self._departed.ring()
+        return Account(unconfirmed, rejected)
+
+    def _set_poison_aside(self, ledger: Ledger, peers_code: int | None, lasted: bool) -> bool:
+        begun, self._begun = self._begun, None
+        doubtful = [*ledger.open, *((begun,) if begun is not None and begun.waits else ())]
+        poison = self._suspicion.judge(doubtful, peers_code, lasted)
+        if poison is None:
+            return False
+        self._drop(poison, "rejected")
+        return peers_code == TOO_BIG  # any other end means what it always means
+
+    # -------------------------------------------------------------------------------- leaving
 
     def leftovers(self) -> tuple[Undelivered, ...]:
         """Tell what is still here, in order."""
-        return tuple(Undelivered(entry.message, "unsent") for entry in (*self._taken, *self._queue))
+        lost = self._ledger.lost if self._ledger else ()
+        return tuple(
+            Undelivered(entry.message, "unconfirmed" if entry.was_sent else "unsent")
+            for entry in (*lost, *self._taken, *self._queue)
+        )
 
     @property
     def has_waiting(self) -> bool:
@@ -231,35 +400,40 @@ class Outbox:
         """Whether nothing waits and nothing is under way."""
         return not (self._queue or self._taken)
 
-    async def wait_empty(self) -> None:
-        """Wait until nothing waits and nothing is under way. Cancellation: atomic."""
-        while not self.is_empty:
-            await self._departed.wait()
+    def mark(self) -> Mark:
+        """Mark this moment."""
+        return Mark(self._serial, self.breaks)
 
-    async def wait_settled(self) -> None:
-        """Wait until nothing is under way. Cancellation: atomic."""
-        while self._taken:
-            await self._departed.wait()
-
-    async def flush(self) -> None:
-        """Wait until what was accepted so far has left.
+    async def flush(self, mark: Mark) -> None:
+        """Wait until what was accepted before the mark has left.
 
         Raises:
-            ConnectionClosed: If a connection ended meanwhile.
+            ConnectionClosed: If a connection ended meanwhile, unless what it leaves in doubt is sent again.
 
         Cancellation: atomic.
         """
-        last, breaks = self._serial, self.breaks
-        while self._oldest() <= last:
-            if self._refusal is not None and self._is_over:
-                raise self._refusal()
+        while self._oldest() <= mark.serial:
+            if self._end is not None:
+                raise self._end()
             await self._departed.wait()
-            self.check_breaks(breaks)
+            self.check_breaks(mark)
 
-    def check_breaks(self, breaks: int) -> None:
-        """Raise how the last connection ended, if any has since `breaks` was read."""
-        if self.breaks > breaks and self._break is not None:
+    def check_breaks(self, mark: Mark) -> None:
+        """Raise how the last connection ended, if any has since the mark, unless that does not matter."""
+        if self.breaks > mark.breaks and self._break is not None and not self.resends:
+            self.forget_doubt()
             raise fresh(self._break)
+
+    def check_doubt(self) -> None:
+        """Raise, once, how a connection ended that left something without proof."""
+        doubt = self._doubt
+        if doubt is not None:
+            self.forget_doubt()
+            raise fresh(doubt)
+
+    def forget_doubt(self) -> None:
+        """Somebody who asked for proof has been told."""
+        self._doubt = None
 
     def _oldest(self) -> float:
         """The serial of the first message that is still here; infinite if none is."""
@@ -285,7 +459,7 @@ class Outbox:
 
     def end(self, refusal: Callable[[], BaseException]) -> None:
         """Nothing more will leave; who flushes gets the error that `refusal` makes."""
-        self._is_over = True
+        self._end = refusal
         self.close(refusal)
         self._departed.ring()
 
@@ -293,42 +467,21 @@ class Outbox:
 
     async def run_expiry(self) -> None:
         """Drop what expires when it does, until cancelled."""
-        while True:
-            next_deadline = self._expiries[0][0] if self._expiries else inf
-            with trio.move_on_at(next_deadline):
-                await self._expiry.wait()
-            self._expire(trio.current_time())
+        await self._expiry.run(self._expire)
 
-    def _expire(self, now: float) -> None:
-        while self._expiries and self._expiries[0][0] <= now:
-            entry = heapq.heappop(self._expiries)[-1]
-            if entry.waits:
-                self._drop(entry, "expired")
-        self._depart()
-
-    def _arm(self, entry: Entry) -> None:
-        """Have a message's deadline watched."""
-        if entry.deadline == inf:
-            return
-        if len(self._expiries) > 2 * len(self._queue) + _STALE_ENTRIES:
-            self._expiries = [item for item in self._expiries if item[-1].waits]
-            heapq.heapify(self._expiries)
-        heapq.heappush(self._expiries, (entry.deadline, next(self._ticket), entry))
-        self._expiry.ring()
+    def _expire(self, entry: Entry) -> None:
+        if entry.waits:
+            self._drop(entry, "expired")
+            self._admit()
 
     def _drop(self, entry: Entry, why: DropReason) -> None:
         """Forget a message, and say so; one that never got in is not counted out."""
         if entry.waits:
             entry.waits = False
             self._queue.remove(entry)
+        if entry.serial:
             self.room.remove(entry.size)
             self._departed.ring()
+        if self._ledger is not None:
+            self._ledger.forget(entry)
         self._report(DropEvent(entry.message, why))
-
-    def _depart(self) -> None:
-        """Let in those who wait for room, in order, and tell those who wait for departures."""
-        while self._senders and self.room.fits(self._senders[0].entry.size):
-            sender = self._senders.popleft()
-            self._accept(sender.entry)
-            sender.event.set()
-        self._departed.ring()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from trio_wsprim._backoff import as_backoff
-from trio_wsprim._errors import ConnectionRejected, RetriesExhausted
+from trio_wsprim._errors import ConnectionFailed, ConnectionRejected, RetriesExhausted
 from trio_wsprim._options import RetryRule
 from trio_wsprim._retry import should_retry
 
@@ -37,11 +37,12 @@ class Patience:
         attempt: The number of the latest dial in a row, from 1.
     """
 
-    __slots__ = ("_rule", "_used", "_waits", "attempt")
+    __slots__ = ("_failed", "_rule", "_used", "_waits", "attempt")
 
     def __init__(self, rule: RetryRule | None) -> None:
         self._rule = rule
-        self.attempt = 0
+        # Dials that failed since a connection was last open, whether that lasted or not.
+        self._failed = 0
         self._start_over()
 
     def _start_over(self) -> None:
@@ -56,31 +57,43 @@ class Patience:
         self.attempt += 1
         return self.attempt
 
-    def lasted(self, uptime: float) -> None:
-        """A connection has ended after `uptime` seconds; a lasting one makes everything start over."""
-        if self._rule is not None and uptime >= self._rule.min_uptime:
-            self._start_over()
+    def note_end(self, uptime: float) -> bool:
+        """A connection has ended after `uptime` seconds; a lasting one makes everything start over.
 
-    def decide(self, error: Exception) -> float | GiveUp:
+        Returns:
+            Whether it lasted.
+        """
+        self._failed = 0
+        lasted = self._rule is not None and uptime >= self._rule.min_uptime
+        if lasted:
+            self._start_over()
+        return lasted
+
+    def decide(self, error: Exception, *, is_mended: bool = False) -> float | GiveUp:
         """Tell how many seconds to wait before the next dial, or to give up.
+
+        Args:
+            error: What happened.
+            is_mended: Whether its cause is out of the way, so that by default it need not stop us.
 
         Raises:
             Exception: What `retry_if` raised.
         """
         rule = self._rule
-        if rule is None or not _wants_retry(rule, error):
+        self._failed += isinstance(error, ConnectionFailed)
+        if rule is None or not _wants_retry(rule, error, is_mended):
             return GiveUp(error)
         if rule.retries is not None and self._used >= rule.retries:
-            exhausted = RetriesExhausted(self.attempt)
+            exhausted = RetriesExhausted(self._failed)
             exhausted.__cause__ = error
             return GiveUp(exhausted)
         self._used += 1
         return max(next(self._waits), _asked_wait(rule, error))
 
 
-def _wants_retry(rule: RetryRule, error: Exception) -> bool:
+def _wants_retry(rule: RetryRule, error: Exception, is_mended: bool) -> bool:
     verdict = None if rule.retry_if is None else rule.retry_if(error)
-    return should_retry(error) if verdict is None else bool(verdict)
+    return is_mended or should_retry(error) if verdict is None else bool(verdict)
 
 
 def _asked_wait(rule: RetryRule, error: Exception) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -19,19 +20,22 @@ class PendingPing:
 
     Attributes:
         ping: What is sent.
+        covers: The serial of the last message before it; what its pong proves.
     """
 
-    __slots__ = ("_answered", "_error", "_latency", "_sent_at", "ping")
+    __slots__ = ("_answered", "_error", "_latency", "_sent_at", "covers", "ping")
 
     def __init__(self, ping: Ping) -> None:
         self.ping = ping
+        self.covers = 0
         self._sent_at: float | None = None
         self._latency = 0.0
         self._error: BaseException | None = None
         self._answered = trio.Event()
 
-    def leave(self) -> None:
+    def leave(self, covers: int) -> None:
         """It is handed to the network now."""
+        self.covers = covers
         self._sent_at = trio.current_time()
 
     @property
@@ -63,15 +67,17 @@ class PendingPing:
 class Pings:
     """The pings of one connection, in the order in which they were asked for."""
 
-    __slots__ = ("_numbers", "_pending")
+    __slots__ = ("_mark", "_numbers", "_pending")
 
     def __init__(self) -> None:
         self._pending: deque[PendingPing] = deque()
         self._numbers = count(1)
+        # A server may send pongs that nobody asked for (RFC 6455, 5.5.3), and count in them as we do.
+        self._mark = os.urandom(4)
 
     def add(self) -> PendingPing:
         """Make a ping with a payload of its own."""
-        pending = PendingPing(Ping(b"%d" % next(self._numbers)))
+        pending = PendingPing(Ping(b"%b%d" % (self._mark, next(self._numbers))))
         self._pending.append(pending)
         return pending
 
@@ -80,7 +86,7 @@ class Pings:
         if pending in self._pending:
             self._pending.remove(pending)
 
-    def answer(self, payload: bytes, note: Callable[[float], None]) -> None:
+    def answer(self, payload: bytes, note: Callable[[PendingPing, float], None]) -> None:
         """Take a pong: it answers its ping and, since frames keep their order, those before it.
 
         A peer may answer only the latest of several pings (RFC 6455, 5.5.3). A pong that nobody asked for is no
@@ -90,7 +96,7 @@ class Pings:
             return
         while True:
             pending = self._pending.popleft()
-            note(pending.answer())
+            note(pending, pending.answer())
             if pending.ping.payload == payload:
                 return
 

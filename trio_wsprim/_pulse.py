@@ -42,14 +42,16 @@ class Pulse:
         """Whether the clock stands."""
         return self._stands_since is not None
 
-    def stand(self, now: float, heard_at: float) -> None:
-        """Stop the clock: we do not read."""
+    def stand(self, now: float, heard_at: float, moved_at: float) -> None:
+        """Stop the clock: we do not read. As for the other times, see `judge`."""
         self._hear(heard_at)
+        self._move(moved_at)
         self._stands_since = now
 
-    def go(self, now: float) -> None:
+    def go(self, now: float, moved_at: float) -> None:
         """Let the clock go on from where it stood."""
         assert self._stands_since is not None, "the clock does not stand"
+        self._move(moved_at)
         stood = now - self._stands_since
         self._stands_since = None
         self._heard_at += stood
@@ -57,9 +59,9 @@ class Pulse:
             self._beat_at += stood
 
     def sent(self, now: float) -> None:
-        """The beat has gone out: its `wait` begins."""
+        """The beat has gone out: its `wait` begins, or will once the clock goes on."""
         if self._beat_at is not None:
-            self._beat_at = now
+            self._beat_at = self._on_clock(now)
             self._is_beat_out = True
 
     def judge(self, now: float, heard_at: float, moved_at: float) -> tuple[Verdict, float]:
@@ -78,14 +80,26 @@ class Pulse:
                 return Verdict.WAIT, due
             self._beat_at = now
             self._is_beat_out = False
-            return Verdict.BEAT, now + self._wait
-        if not self._is_beat_out:
-            self._beat_at = max(self._beat_at, moved_at)
+            return Verdict.BEAT, self._ask_again(now, now + self._wait)
+        self._move(moved_at)
         due = self._beat_at + self._wait
-        return (Verdict.WAIT if now < due else Verdict.DEAD), due
+        return (Verdict.WAIT, self._ask_again(now, due)) if now < due else (Verdict.DEAD, due)
+
+    def _ask_again(self, now: float, due: float) -> float:
+        """Tell when to look for an answer: the silence after it may be over before this beat's `wait` is."""
+        return min(due, now + self._interval)
 
     def _hear(self, heard_at: float) -> None:
         """Count a byte as life, whatever phase we are in."""
         if heard_at > self._heard_at:
             self._heard_at = heard_at
             self._beat_at = None
+
+    def _move(self, moved_at: float) -> None:
+        """Put off the end for a beat that has not left, while the write before it gets on."""
+        if self._beat_at is not None and not self._is_beat_out:
+            self._beat_at = max(self._beat_at, self._on_clock(moved_at))
+
+    def _on_clock(self, moment: float) -> float:
+        """Tell when a moment is by a clock that may stand."""
+        return moment if self._stands_since is None else min(moment, self._stands_since)

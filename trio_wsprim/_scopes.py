@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Final, cast, final
+from typing import Final, Self, cast, final
 
 import trio
 
@@ -99,12 +99,20 @@ class peeled:  # noqa: N801 - reads as a statement: `with peeled():`
 
     A group that the caller raised keeps its shape: only the outermost layer goes, and only if it holds a single
     error once `trio.Cancelled` is set aside. (An error that left beside a cancellation is the one to tell.)
+
+    Attributes:
+        body_error: What the nursery's body raised, if that is known. A cancelled nursery makes every group anew, and
+            loses its class; by this the caller's own comes out.
     """
 
-    __slots__ = ()
+    __slots__ = ("body_error",)
 
-    def __enter__(self) -> None:
+    def __init__(self) -> None:
+        self.body_error: BaseException | None = None
+
+    def __enter__(self) -> Self:
         """Nothing to prepare."""
+        return self
 
     def __exit__(
         self,
@@ -116,18 +124,42 @@ class peeled:  # noqa: N801 - reads as a statement: `with peeled():`
         if not isinstance(error, BaseExceptionGroup):
             return
         held = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        told = [one for one in held if not isinstance(one, trio.Cancelled)]
+        told = [one for one in held if _split(one)[1]]
         only = told or held[:1]
         if len(only) != 1:
             return
         inner = only[0]
+        if self.body_error is not None and not _split(self.body_error)[0]:
+            inner = self.body_error
         context = inner.__context__
         try:
             raise inner
         finally:
             # `raise` has just made the group the context; the user's error comes out as it was.
             inner.__context__ = context
+            self.body_error = None
             del inner, context, only, told, held, error
+
+
+def _split(error: BaseException) -> tuple[object, object]:
+    """Tell whether there is a cancellation in an error, and whether there is anything else."""
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)
+    is_cancellation = isinstance(error, trio.Cancelled)
+    return is_cancellation, not is_cancellation
+
+
+@asynccontextmanager
+async def peeled_nursery() -> AsyncGenerator[trio.Nursery]:
+    """Open a nursery whose body's error comes out as it is, the same object; otherwise as `peeled`."""
+    with peeled() as peel:
+        # Strict, so that there is a layer to take off, also in a run that asks for none.
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                peel.body_error = error
+                raise
 
 
 @asynccontextmanager
@@ -138,14 +170,13 @@ async def serving(work: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
     carries its last message already dead. Here the body is cancelled first; `work` is shielded until the body has
     ended, and then gets to see the cancellation, if there is one.
     """
-    with peeled():
-        async with trio.open_nursery() as nursery:
-            scope = trio.CancelScope(shield=True)
-            nursery.start_soon(_run_in, scope, work)
-            try:
-                yield
-            finally:
-                scope.shield = False
+    async with peeled_nursery() as nursery:
+        scope = trio.CancelScope(shield=True)
+        nursery.start_soon(_run_in, scope, work)
+        try:
+            yield
+        finally:
+            scope.shield = False
 
 
 async def _run_in(scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:

@@ -55,8 +55,10 @@ class Variable(Generic[T]):
 
         Cancellation: atomic.
         """
-        if matches(self.value):
-            return self.value
+        value = self.value
+        if matches(value):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return value
         waiter = _Waiter(matches, patient)
         if self.is_ended:
             waiter.give_up()
@@ -112,8 +114,9 @@ class Signal(Generic[T]):
                 return value
             with trio.move_on_after(held_for) as hold:
                 await self._variable.wait_match(lambda value: not matches(value), patient=True)
-            if hold.cancelled_caught:
-                return self.value
+            # Asked again, since it may have changed in the very moment in which the time was up.
+            if hold.cancelled_caught and matches(value := self.value):
+                return value
 
     def values(self) -> AsyncIterator[T]:
         """Iterate over the values, from the present one on.
@@ -179,7 +182,7 @@ class _Values(AsyncIterator[T]):
         return self
 
     async def __anext__(self) -> T:
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         while self._variable.version == self._seen:
             if self._variable.is_ended:
                 raise StopAsyncIteration

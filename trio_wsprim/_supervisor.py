@@ -16,8 +16,8 @@ from trio_wsprim._lifecycle import is_normal
 from trio_wsprim._options import Heartbeat
 from trio_wsprim._patience import GiveUp, Patience
 from trio_wsprim._pings import PendingPing
-from trio_wsprim._scopes import peeled
-from trio_wsprim._seam import Incoming, Link
+from trio_wsprim._scopes import peeled_nursery
+from trio_wsprim._seam import Ending, Incoming, Link
 from trio_wsprim._values import CloseEvent, ErrorEvent, OpenEvent, ReadyState, RetryEvent
 
 _log: Final = logging.getLogger("trio_wsprim.reconnect")
@@ -39,6 +39,7 @@ class Supervisor:
         "_endpoint",
         "_farewell",
         "_is_dialing",
+        "_is_mended",
         "_life",
         "_patience",
         "_present",
@@ -55,6 +56,8 @@ class Supervisor:
         self._farewell: Farewell | None = None
         self._is_dialing = True  # the opener's promise: the task that keeps it is about to start
         self._again = False
+        # Whether the message that was the last connection's death has been set aside.
+        self._is_mended = False
         self._close_event: CloseEvent | None = None
 
     # -------------------------------------------------------------------------------- from outside
@@ -113,8 +116,8 @@ class Supervisor:
         """Own the socket until it ends; raises nothing but a cancellation from outside."""
         error: BaseException | None = None
         try:
-            with self._scope, peeled():
-                async with trio.open_nursery() as nursery:
+            with self._scope:
+                async with peeled_nursery() as nursery:
                     nursery.start_soon(self._endpoint.outbox.run_expiry)
                     error = await self._live_on()
                     nursery.cancel_scope.cancel()
@@ -125,19 +128,20 @@ class Supervisor:
 
     def _finish(self, error: BaseException | None) -> None:
         told = None if isinstance(error, ConnectionClosed) and is_normal(error.code) else error
-        event = self._close_event or CloseEvent(_LOST, "", clean=False, error=told)
+        nothing = () if self._endpoint.outbox.tracks else None
+        event = self._close_event or CloseEvent(_LOST, "", clean=False, error=told, unconfirmed=nothing)
         self._endpoint.finish(End(event, told, ours=error is None))
 
     async def _live_on(self) -> Exception | None:
         """Connect again and again; return what ended it, `None` if we did."""
         while self._may_dial():
-            self._again = False
+            self._again = self._is_mended = False
             error = await self._connect()
-            if error is None:
-                continue
-            if not isinstance(error, WebSocketError):
+            if not (error is None or isinstance(error, WebSocketError)):
                 return error
-            verdict = self._patience.decide(error)
+            if error is None or self._again:
+                continue
+            verdict = self._patience.decide(error, is_mended=self._is_mended)
             if isinstance(verdict, GiveUp):
                 return verdict.error
             if self._farewell is None:
@@ -149,7 +153,7 @@ class Supervisor:
         farewell = self._farewell
         if farewell is None:
             return True
-        is_first = self._patience.attempt == 0
+        is_first = self._endpoint.facts.attempts == 0
         return is_first and farewell.drain and self._endpoint.outbox.has_waiting
 
     async def _pause(self, delay: float, error: Exception) -> None:
@@ -167,12 +171,11 @@ class Supervisor:
         self._close_event = None
         if self._farewell is None:
             self._endpoint.move(ReadyState.CONNECTING)
-        with peeled():
-            async with trio.open_nursery() as nursery:
-                try:
-                    return await self._connect_in(nursery, number)
-                finally:
-                    nursery.cancel_scope.cancel()
+        async with peeled_nursery() as nursery:
+            try:
+                return await self._connect_in(nursery, number)
+            finally:
+                nursery.cancel_scope.cancel()
 
     async def _connect_in(self, nursery: trio.Nursery, number: int) -> Exception | None:
         made: tuple[Link, Sequence[Incoming]] | None = None
@@ -209,7 +212,7 @@ class Supervisor:
         endpoint, facts = self._endpoint, self._endpoint.facts
         facts.connections += 1
         facts.opened_at = opened_at = trio.current_time()
-        facts.subprotocol, facts.response_headers = link.subprotocol, link.response_headers
+        facts.subprotocol, facts.response_headers, facts.latency = link.subprotocol, link.response_headers, None
         self._life = life = Life(endpoint, link, unread)
         if self._farewell is not None:
             life.say_goodbye(self._farewell)
@@ -221,13 +224,22 @@ class Supervisor:
         finally:
             self._life = None
             facts.opened_at = None
-            self._patience.lasted(trio.current_time() - opened_at)
-            self._note_close(link, life.error)
+            lasted = self._patience.note_end(trio.current_time() - opened_at)
+            self._note_close(link.ending, life, lasted)
         return life.error
 
-    def _note_close(self, link: Link, error: Exception | None) -> None:
-        ending = link.ending
+    def _note_close(self, ending: Ending, life: Life, lasted: bool) -> None:
+        """Tell how a connection ended, and settle what was under way on it."""
+        error = life.error
+        account = self._endpoint.outbox.settle_account(
+            is_proved=life.is_proved,
+            peers_code=None if ending.is_breach else ending.code,
+            lasted=lasted or error is None,  # what we end ourselves has not died
+        )
+        self._is_mended = account.rejected
         is_quiet = isinstance(error, ConnectionClosed) and is_normal(error.code)
-        self._close_event = CloseEvent(ending.code, ending.reason, ending.clean, None if is_quiet else error)
+        self._close_event = CloseEvent(
+            ending.code, ending.reason, ending.clean, None if is_quiet else error, account.unconfirmed
+        )
         self._endpoint.move(ReadyState.CLOSED)
         self._endpoint.emit(self._close_event)

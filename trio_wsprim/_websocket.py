@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from math import inf
 from typing import Final, Literal, TypeVar, final
 
 import trio
 
 from trio_wsprim._channels import Dropping, check_dropping
-from trio_wsprim._endpoint import Endpoint, closed_by_us
-from trio_wsprim._errors import UndeliveredError, fresh
+from trio_wsprim._endpoint import Endpoint
+from trio_wsprim._errors import ConnectionClosed, UndeliveredError, fresh
 from trio_wsprim._inbox import Inbox
 from trio_wsprim._life import Farewell
 from trio_wsprim._lifecycle import check_close
 from trio_wsprim._options import Heartbeat, RetryRule, Settings, as_message
+from trio_wsprim._outbox import Mark
 from trio_wsprim._patience import Patience
 from trio_wsprim._scopes import Pace, serving
 from trio_wsprim._signal import Signal
@@ -51,11 +52,14 @@ class WebSocket(trio.abc.Channel[Message]):
     """
 
     def __init__(self, settings: Settings, rule: RetryRule | None = None) -> None:
-        self._endpoint = Endpoint(settings)
+        resends = rule is not None and rule.resend == "unconfirmed"
+        self._endpoint = Endpoint(settings, resends=resends)
         self._supervisor = Supervisor(self._endpoint, Patience(rule))
         self._pace = Pace()
         # Whether the user has called `aclose`, and so takes care of `undelivered`.
         self._was_closed = False
+        # The end of a connection that a call has raised; if that ends the socket too, the block need not raise it.
+        self._told: BaseException | None = None
 
     def __repr__(self) -> str:
         """Show state and url, without secrets."""
@@ -103,19 +107,44 @@ class WebSocket(trio.abc.Channel[Message]):
             confirm: Wait also until a pong proves that the peer's WebSocket layer has it.
 
         Raises:
-            ConnectionClosed: If a connection ended meanwhile, or the socket has ended for good.
+            ConnectionClosed: If a connection ended meanwhile, unless `resend="unconfirmed"` goes on waiting; with
+                `confirm`, if one ended before that had handed over something without proof (told once); or if the
+                socket has ended for good.
             ConnectionFailed: If no connection comes about, for good.
             trio.ClosedResourceError: If we close meanwhile, and something did not go out.
 
         Cancellation: atomic.
         """
         outbox = self._endpoint.outbox
-        breaks = outbox.breaks
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await outbox.flush()
-        if confirm:
-            await self.ping()
-            outbox.check_breaks(breaks)
+        mark = outbox.mark()
+        await trio.lowlevel.checkpoint()
+        with self._telling():
+            if confirm:
+                outbox.check_doubt()
+            await outbox.flush(mark)
+            if confirm:
+                await (self._wait_proof(mark) if outbox.tracks else self._prove(mark))
+
+    async def _wait_proof(self, mark: Mark) -> None:
+        """Wait until there is proof for each message; over the end of a connection if what is in doubt goes again."""
+        # The ping that comes anyway may be a whole interval away. This one only hurries: any pong is welcome.
+        hurry = None if self._endpoint.outbox.is_proved(mark) else self._supervisor.ping()
+        try:
+            await self._endpoint.outbox.wait_proof(mark)
+        finally:
+            if hurry is not None:
+                life, pending = hurry
+                life.forget(pending)
+
+    async def _prove(self, mark: Mark) -> None:
+        """Wait for one pong: where no account is kept, it has to be the one of a ping that was sent after it all."""
+        outbox = self._endpoint.outbox
+        try:
+            await self._ping()
+        except ConnectionClosed:
+            outbox.forget_doubt()
+            raise
+        outbox.check_breaks(mark)
 
     async def ping(self) -> float:
         """Send a ping frame, ahead of what is buffered, and wait for its pong; wait for an open connection first.
@@ -130,6 +159,10 @@ class WebSocket(trio.abc.Channel[Message]):
 
         Cancellation: atomic. Nothing is left behind.
         """
+        with self._telling():
+            return await self._ping()
+
+    async def _ping(self) -> float:
         started = None
         while started is None:
             await self.wait_open()
@@ -139,6 +172,15 @@ class WebSocket(trio.abc.Channel[Message]):
             return await pending.wait()
         finally:
             life.forget(pending)
+
+    @contextmanager
+    def _telling(self) -> Generator[None]:
+        """Remember that the end of a connection was told by a call which waited for it."""
+        try:
+            yield
+        except Exception:
+            self._told = self._endpoint.facts.last_error
+            raise
 
     # -------------------------------------------------------------------------------- receiving
 
@@ -270,11 +312,12 @@ class WebSocket(trio.abc.Channel[Message]):
 
         Cancellation: atomic.
         """
-        try:
+        with suppress(trio.EndOfChannel):
             await self.state.wait_value(ReadyState.OPEN)
-        except trio.EndOfChannel:
-            end = self._endpoint.end
-            raise (closed_by_us() if end is None else end.for_sender()) from None
+            return
+        end = self._endpoint.end
+        assert end is not None
+        raise end.for_sender()
 
     async def wait_closed(self) -> CloseEvent:
         """Wait until it has ended for good; a pause between two connections does not count.
@@ -325,7 +368,7 @@ class WebSocket(trio.abc.Channel[Message]):
         """Raise what nobody was told: the error that ended the socket, or that messages stay undelivered."""
         end = self._endpoint.end
         assert end is not None
-        if end.error is not None and not end.was_told:
+        if not (end.error is None or end.was_told or end.error is self._told):
             raise fresh(end.error)
         if self.undelivered and not self._was_closed:
             raise UndeliveredError(self.undelivered)

@@ -1,0 +1,312 @@
+import gc
+import warnings
+from typing import Literal
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_wsprim._events_hub import EventsHub
+from trio_wsprim._incoming import Incoming
+from trio_wsprim._values import Buffer, DropEvent, Message, MessageEvent
+
+BUFFER = Buffer()
+Policy = Literal["wait", "drop_oldest", "drop_newest"]
+POLICIES = pytest.mark.parametrize("when_full", ["wait", "drop_oldest", "drop_newest"])
+
+
+class Kit:
+    """The incoming side of a socket, and what it said."""
+
+    def __init__(self, inbox: Buffer | None = BUFFER) -> None:
+        self.drops: list[DropEvent] = []
+        self.hub = EventsHub()
+        self.incoming = Incoming(inbox, self.hub, self.drops.append)
+
+    def deliver(self, *messages: Message) -> None:
+        for message in messages:
+            self.incoming.deliver(message)
+
+    def unread(self) -> list[Message]:
+        assert self.incoming.inbox is not None
+        messages: list[Message] = []
+        while self.incoming.inbox.room.messages:
+            messages.append(self.incoming.inbox.receive_nowait())
+        return messages
+
+
+def over() -> BaseException:
+    return trio.EndOfChannel()
+
+
+async def collect(receiver: trio.MemoryReceiveChannel[Message], into: list[Message]) -> None:
+    async for message in receiver:
+        into.append(message)
+
+
+# ------------------------------------------------------------------------------------ delivering
+
+
+async def test_a_message_goes_to_everybody() -> None:
+    kit = Kit()
+    signal = kit.hub.latest(MessageEvent)
+
+    async with kit.incoming.subscribe(5, "wait") as one, kit.incoming.subscribe(5, "drop_oldest") as two:
+        kit.deliver("é")
+
+        assert await one.receive() == await two.receive() == "é"
+    assert kit.unread() == ["é"]
+    assert kit.incoming.message.value == "é"
+    assert signal.value == MessageEvent("é")
+    assert (kit.incoming.messages_received, kit.incoming.bytes_received) == (1, 2)
+
+
+async def test_without_an_inbox_the_others_are_fed_all_the_same() -> None:
+    kit = Kit(inbox=None)
+
+    kit.deliver("a")
+
+    assert kit.incoming.inbox is None
+    assert kit.incoming.message.value == "a"
+    assert kit.incoming.has_room()
+
+
+def test_drops_of_the_inbox_are_reported() -> None:
+    kit = Kit(Buffer(max_messages=1, when_full="drop_newest"))
+
+    kit.deliver("a", "b")
+
+    assert kit.drops == [DropEvent("b", "full")]
+
+
+@pytest.mark.parametrize("reply", ["pong", lambda message: message == "pong"])
+def test_replies_to_a_heartbeat_are_shown_to_nobody(reply: Message) -> None:
+    kit = Kit()
+    kit.incoming.reply = reply
+
+    kit.deliver("a", "pong", b"pong")
+
+    assert kit.unread() == ["a", b"pong"]
+    assert kit.incoming.messages_received == 2
+
+
+def test_what_a_reply_predicate_raises_comes_out() -> None:
+    kit = Kit()
+    kit.incoming.reply = lambda message: 1 / len(message)
+
+    with pytest.raises(ZeroDivisionError):
+        kit.deliver("")
+
+
+# ------------------------------------------------------------------------------------ when to stop reading
+
+
+async def test_reading_stops_at_a_full_inbox_and_goes_on_when_it_is_read(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    kit = Kit(Buffer(max_messages=2))
+    kit.deliver("a")
+    await kit.incoming.wait_room()
+    kit.deliver("b")
+    assert not kit.incoming.has_room()
+    assert kit.incoming.inbox is not None
+
+    nursery.start_soon(kit.incoming.inbox.receive)
+    with trio.fail_after(1):
+        await kit.incoming.wait_room()
+
+    assert kit.incoming.has_room()
+
+
+async def test_reading_stops_for_the_slowest_subscriber(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    kit = Kit(inbox=None)
+
+    async with kit.incoming.subscribe(1, "wait") as slow, kit.incoming.subscribe(1, "drop_oldest"):
+        kit.deliver("a", "b")
+        assert not kit.incoming.has_room()
+        with trio.move_on_after(1) as scope:
+            await kit.incoming.wait_room()
+        assert scope.cancelled_caught
+
+        assert await slow.receive() == "a"
+        with trio.fail_after(1):
+            await kit.incoming.wait_room()
+        assert await slow.receive() == "b"
+
+
+async def test_a_slow_subscriber_misses_nothing_over_many_stops(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    kit = Kit(inbox=None)
+    got = list[Message]()
+    expected = [str(number) for number in range(30)]
+
+    async def read_from_network() -> None:
+        for start in range(0, 30, 3):
+            await kit.incoming.wait_room()
+            kit.deliver(*expected[start : start + 3])
+        kit.incoming.end(over)
+
+    async with kit.incoming.subscribe(2, "wait") as receiver:
+        nursery.start_soon(read_from_network)
+        async for message in receiver:
+            got.append(message)
+            await trio.sleep(1)
+
+    assert got == expected
+
+
+async def test_a_subscriber_that_leaves_no_longer_holds_up_reading(autojump_clock: MockClock) -> None:
+    kit = Kit(inbox=None)
+
+    async with kit.incoming.subscribe(1, "wait"):
+        kit.deliver("a", "b")
+        assert not kit.incoming.has_room()
+
+    with trio.fail_after(1):
+        await kit.incoming.wait_room()
+
+
+@POLICIES
+async def test_a_subscriber_that_closes_its_channel_inside_the_block_disturbs_nobody(
+    when_full: Policy, autojump_clock: MockClock
+) -> None:
+    kit = Kit()
+
+    async with kit.incoming.subscribe(1, when_full) as receiver:
+        kit.deliver("a", "b")
+        await wait_all_tasks_blocked()
+        receiver.close()
+        with trio.fail_after(1):
+            await kit.incoming.wait_room()
+        kit.deliver("c")
+        assert kit.incoming.has_room()
+
+    assert kit.unread() == ["a", "b", "c"]
+
+
+# ------------------------------------------------------------------------------------ subscribing
+
+
+@POLICIES
+async def test_a_subscriber_sees_what_comes_from_then_on_only(when_full: Policy) -> None:
+    kit = Kit()
+    kit.deliver("before")
+
+    async with kit.incoming.subscribe(5, when_full) as receiver:
+        kit.deliver("a", "b")
+
+        assert [receiver.receive_nowait(), receiver.receive_nowait()] == ["a", "b"]
+    kit.deliver("after")
+
+    with pytest.raises(trio.ClosedResourceError):
+        receiver.receive_nowait()
+
+
+@POLICIES
+async def test_the_end_of_the_socket_ends_each_subscription_behind_what_is_there(when_full: Policy) -> None:
+    kit = Kit()
+    got = list[Message]()
+
+    async with kit.incoming.subscribe(5, when_full) as receiver:
+        kit.deliver("a")
+        kit.incoming.end(over)
+        await collect(receiver, got)
+
+    assert got == ["a"]
+
+
+@POLICIES
+async def test_who_subscribes_after_the_end_finds_the_end(when_full: Policy) -> None:
+    kit = Kit()
+    kit.incoming.end(over)
+
+    async with kit.incoming.subscribe(5, when_full) as receiver:
+        with pytest.raises(trio.EndOfChannel):
+            await receiver.receive()
+
+
+@POLICIES
+@pytest.mark.parametrize("error", [ValueError("theirs"), ExceptionGroup("theirs", [KeyError("a")])], ids=repr)
+async def test_a_users_error_in_the_block_comes_out_as_it_is(when_full: Policy, error: Exception) -> None:
+    kit = Kit()
+
+    with pytest.raises(type(error)) as caught:
+        async with kit.incoming.subscribe(5, when_full):
+            raise error
+
+    assert caught.value is error
+    assert error.__cause__ is error.__context__ is None
+
+
+@POLICIES
+async def test_a_cancelled_subscriber_leaves_quietly(when_full: Policy, autojump_clock: MockClock) -> None:
+    kit = Kit()
+
+    with trio.move_on_after(1) as scope:
+        async with kit.incoming.subscribe(5, when_full) as receiver:
+            await receiver.receive()
+    kit.deliver("a")
+
+    assert scope.cancelled_caught
+
+
+@POLICIES
+async def test_a_subscription_in_whatever_way_it_is_left_leaves_nothing_open(when_full: Policy) -> None:
+    kit = Kit()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        kit.incoming.subscribe(5, when_full)  # never entered
+        async with kit.incoming.subscribe(1, when_full):
+            kit.deliver("a", "b")
+        for _ in range(2):
+            async with kit.incoming.subscribe(1, when_full) as receiver:
+                kit.deliver("a", "b")
+                await receiver.receive()
+                break
+        gc.collect()
+
+    assert caught == []
+    assert kit.incoming.has_room()
+
+
+# ------------------------------------------------------------------------------------ the end
+
+
+async def test_at_the_end_the_message_signal_ends() -> None:
+    kit = Kit(inbox=None)
+    kit.deliver("a")
+
+    kit.incoming.end(over)
+
+    with pytest.raises(trio.EndOfChannel):
+        await kit.incoming.message.signal.wait_value("b")
+
+
+async def test_at_the_end_what_is_unread_can_still_be_received() -> None:
+    kit = Kit()
+    kit.deliver("a")
+
+    kit.incoming.end(over)
+
+    assert kit.incoming.inbox is not None
+    assert await kit.incoming.inbox.receive() == "a"
+    with pytest.raises(trio.EndOfChannel):
+        await kit.incoming.inbox.receive()
+
+
+@pytest.mark.parametrize("inbox", [None, Buffer(max_messages=1)])
+async def test_when_we_hang_up_everything_is_discarded(inbox: Buffer | None, autojump_clock: MockClock) -> None:
+    kit = Kit(inbox)
+    async with kit.incoming.subscribe(1, "wait"):
+        kit.deliver("a", "b")
+        assert not kit.incoming.has_room()
+
+        kit.incoming.close(over)
+        kit.deliver("c")
+
+        with trio.fail_after(1):
+            await kit.incoming.wait_room()
+        assert kit.incoming.messages_received == 2
+        assert kit.incoming.message.value == "b"
