@@ -111,6 +111,17 @@ async def test_where_all_is_proved_it_asks_nothing(autojump_clock: MockClock) ->
         await ws.aclose()
 
 
+async def test_it_does_not_wait_for_the_ping_that_would_come_anyway(autojump_clock: MockClock) -> None:
+    async with mute(MemoryNetwork(), confirm_interval=1000) as (ws, peer), trio.open_nursery() as nursery:
+        peer.answer_pings = True
+        nursery.start_soon(read_on, peer)
+        for _ in range(3):
+            await ws.send("a")
+            with trio.fail_after(1):
+                await ws.flush(confirm=True)
+        await ws.aclose()
+
+
 async def test_it_waits_for_a_slow_writer_and_then_for_the_pong(autojump_clock: MockClock) -> None:
     async with mute(MemoryNetwork(buffer_size=100)) as (ws, peer), trio.open_nursery() as nursery:
         await ws.send("x" * 1000)

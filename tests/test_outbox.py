@@ -8,7 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wsprim._errors import BufferFull, ConnectionClosed, MessageTooBig
 from trio_wsprim._ledger import Entry
-from trio_wsprim._outbox import Account, Outbox
+from trio_wsprim._outbox import Outbox
+from trio_wsprim._proof import Account
 from trio_wsprim._values import Buffer, DropEvent, Message, Undelivered, WhenFull
 
 ALL = 2**20

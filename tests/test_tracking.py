@@ -30,6 +30,7 @@ from trio_wsprim import (
     make_reconnecting_ws,
     make_ws,
 )
+from trio_wsprim._outbox import Outbox
 from trio_wsprim._poison import MOST_LIVES
 from trio_wsprim.abc import Session
 from trio_wsprim.testing import MemoryNetwork, Opcode, Peer, PeerClosed
@@ -81,16 +82,21 @@ async def serve(network: MemoryNetwork, got: list[list[str | bytes]]) -> None:
                 got[-1].append(await peer.receive())
 
 
+# Virtual seconds. A test that waits for what never comes fails, rather than hang.
+PATIENCE = 10_000
+
+
 @asynccontextmanager
 async def mute(network: MemoryNetwork, **options: Unpack[Options]) -> AsyncGenerator[tuple[WebSocket, Peer]]:
     """Open a plain socket that tracks, to a peer that never pongs; how it ends is for the test to look at."""
-    async with trio.open_nursery() as nursery:
-        options["open_stream"], options["track"] = network.open_stream, True
-        ws = make_ws(nursery, URL, **options)
-        peer = await accept(network, ws)
-        peer.answer_pings = False
-        yield ws, peer
-        await ws.aclose()
+    options["open_stream"], options["track"] = network.open_stream, True
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            ws = make_ws(nursery, URL, **options)
+            peer = await accept(network, ws)
+            peer.answer_pings = False
+            yield ws, peer
+            await ws.aclose()
 
 
 @asynccontextmanager
@@ -100,11 +106,12 @@ async def stubborn(
     """Open a socket that sends again what is not proved; how it ends is for the test to look at."""
     options.setdefault("delay", 1.0)
     options.setdefault("resend", "unconfirmed")
-    async with trio.open_nursery() as nursery:
-        options["open_stream"] = network.open_stream
-        ws = make_reconnecting_ws(nursery, URL, **options)
-        yield ws, await accept(network, ws)
-        await ws.aclose()
+    options["open_stream"] = network.open_stream
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            ws = make_reconnecting_ws(nursery, URL, **options)
+            yield ws, await accept(network, ws)
+            await ws.aclose()
 
 
 # ------------------------------------------------------------------------------------ asking for proof
@@ -247,6 +254,25 @@ async def test_a_ping_that_left_before_a_message_does_not_prove_it(autojump_cloc
         peer.reset()
         await ws.wait_closed()
         assert ws.undelivered == unconfirmed("a")
+
+
+async def test_a_ping_proves_nothing_of_what_leaves_in_the_same_write_behind_it(autojump_clock: MockClock) -> None:
+    async with mute(MemoryNetwork(buffer_size=100)) as (ws, peer), trio.open_nursery() as nursery:
+        await ws.send("long".ljust(300, "."))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(ws.ping)
+        await wait_all_tasks_blocked()
+        await ws.send("behind")
+
+        assert await peer.receive_all(2) == ["long".ljust(300, "."), "behind"]
+        opcodes = [frame.opcode for frame in peer.frames]
+        assert opcodes == [Opcode.TEXT, Opcode.PING, Opcode.TEXT]
+        await peer.pong(peer.pings[0])
+        await trio.sleep(1)
+        peer.reset()
+        await ws.wait_closed()
+
+        assert ws.undelivered == unconfirmed("behind")
 
 
 async def test_pongs_that_nobody_asked_for_prove_nothing(autojump_clock: MockClock) -> None:
@@ -624,6 +650,22 @@ async def test_a_message_that_stands_behind_a_ping_which_was_cut_short_is_innoce
         await ws.aclose()
 
 
+async def test_what_was_cut_short_on_one_connection_is_not_to_blame_for_the_end_of_the_next() -> None:
+    reported: list[DropEvent] = []
+    outbox = Outbox(Buffer(), reported.append, tracks=True, resends=True)
+    outbox.put_nowait("whole", None)
+    outbox.put_nowait("cut short", None)
+    outbox.take(100)
+    outbox.settle(1)
+    outbox.settle_account(is_proved=False, peers_code=None, lasted=False)
+
+    account = outbox.settle_account(is_proved=False, peers_code=1009, lasted=False)
+
+    assert not account.rejected
+    assert reported == []
+    assert outbox.newest_sent == 0, "a ping on the next connection would prove what is not there yet"
+
+
 async def test_a_user_who_says_stop_is_obeyed_also_after_too_big(autojump_clock: MockClock) -> None:
     async with stubborn(MemoryNetwork(), retry_if=lambda _: False) as (ws, peer), ws.events() as events:
         await ws.send("large")
@@ -787,14 +829,21 @@ async def test_an_answer_without_a_code_is_proof_too(autojump_clock: MockClock) 
         assert ws.undelivered == ()
 
 
-async def test_an_answer_with_another_code_is_a_close_of_the_peers_own(autojump_clock: MockClock) -> None:
-    async with mute(MemoryNetwork()) as (ws, peer):
+@pytest.mark.parametrize("is_seen", [False, True])
+async def test_a_close_with_another_code_than_ours_is_the_peers_own(is_seen: bool, autojump_clock: MockClock) -> None:
+    async with mute(MemoryNetwork()) as (ws, peer), trio.open_nursery() as nursery:
         await ws.send("a")
         assert await peer.receive() == "a"
-        await peer.send_close(1012)
-        await ws.aclose()
+        if is_seen:
+            await peer.send_close(1012)
+            await wait_all_tasks_blocked()
+        nursery.start_soon(ws.aclose)
+        await wait_all_tasks_blocked()
+        if not is_seen:
+            await peer.send_close(1012)
+        event = await ws.wait_closed()
 
-        assert (await ws.wait_closed()).unconfirmed == ("a",)
+        assert (event.code, event.clean, event.unconfirmed) == (1012, True, ("a",))
         assert ws.undelivered == unconfirmed("a")
 
 

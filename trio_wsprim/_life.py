@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
@@ -15,14 +14,10 @@ from trio_wsprim._heart import Heart
 from trio_wsprim._options import Heartbeat
 from trio_wsprim._pings import PendingPing, Pings
 from trio_wsprim._scopes import peeled_nursery
-from trio_wsprim._seam import Ending, Incoming, Link, Outgoing, Pong
+from trio_wsprim._seam import Ending, Incoming, Link, Pong
 from trio_wsprim._values import ReadyState
+from trio_wsprim._writer import LAST_WORDS, Writer
 
-# How much the writer takes at a time. What it has taken can no longer be dropped or expire, so not everything;
-# more than this in one system call gains nothing.
-_BATCH_BYTES: Final = 64 * 1024
-# When a write fails, what the peer said last may still be there to be read: why it hung up.
-_LAST_WORDS: Final = 1.0
 # At 64 KiB a turn this is what a kernel keeps for us at most (Linux: 6 MiB by default).
 _MOST_READS: Final = 96
 _NORMAL: Final = 1000
@@ -61,7 +56,6 @@ class Life:
     """
 
     __slots__ = (
-        "_controls",
         "_endpoint",
         "_farewell",
         "_heart",
@@ -74,6 +68,7 @@ class Life:
         "_scope",
         "_unread",
         "_was_behind",
+        "_writer",
         "error",
     )
 
@@ -83,7 +78,7 @@ class Life:
         self._unread = unread
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._controls: deque[tuple[Outgoing, Callable[[], None]]] = deque()
+        self._writer = Writer(link, endpoint.outbox)
         self._pings = Pings()
         self._heart: Heart | None = None
         self._farewell: Farewell | None = None
@@ -127,7 +122,7 @@ class Life:
         self._stop_heartbeat()
         if self._is_over:
             return
-        self._heart = Heart(heartbeat, self._link, self._send_now)
+        self._heart = Heart(heartbeat, self._link, self._writer.send_now)
         if self._is_behind:
             self._heart.stand()
         self._start(self._heart.run)
@@ -135,13 +130,13 @@ class Life:
     def ping(self) -> PendingPing:
         """Send a ping frame ahead of what is buffered."""
         pending = self._pings.add()
-        self._send_now(pending.ping, lambda: pending.leave(self._endpoint.outbox.newest_sent))
+        self._writer.send_now(pending.ping, lambda: pending.leave(self._endpoint.outbox.newest_sent))
         return pending
 
     def forget(self, pending: PendingPing) -> None:
         """Nobody waits for that ping any more; if it has not left, it will not."""
         self._pings.forget(pending)
-        self._controls = deque(each for each in self._controls if each[0] is not pending.ping)
+        self._writer.forget(pending.ping)
 
     def drop(self) -> None:
         """End at once, without a word to the peer; nothing that comes in from now on is delivered."""
@@ -195,7 +190,7 @@ class Life:
         self._stop_heartbeat()
         self._peers_close = error
         self._endpoint.outbox.bell.ring()
-        await trio.sleep(_LAST_WORDS)
+        await trio.sleep(LAST_WORDS)
 
     def _deliver(self, batch: Sequence[Incoming]) -> None:
         for item in batch:
@@ -234,19 +229,7 @@ class Life:
 
     async def _write(self) -> None:
         """Send what there is to send; when a close is due, stop everything, between two frames."""
-        outbox = self._endpoint.outbox
-        is_open = True
-        while not (self._is_over or self._is_close_due):
-            if not (is_open and (self._controls or outbox.has_waiting)):
-                await outbox.bell.wait()
-                continue
-            try:
-                await self._write_batch()
-            except trio.ClosedResourceError:
-                is_open = False  # the link has just answered the peer's close: the reader is about to say so
-            except ConnectionClosed:
-                await trio.sleep(_LAST_WORDS)
-                raise
+        await self._writer.run_until(self._is_close_due)
         if self._was_behind:
             await self._catch_up()
         self._stop(self._peers_close)
@@ -256,33 +239,12 @@ class Life:
         for _ in range(_MOST_READS):
             await trio.lowlevel.checkpoint()
 
-    @property
     def _is_close_due(self) -> bool:
         """Whether nothing of the user's is to go out any more: the peer closes, or we do and have drained."""
         farewell = self._farewell
         if farewell is None:
             return self._peers_close is not None
         return self._peers_close is not None or not farewell.drain or self._endpoint.outbox.is_empty
-
-    async def _write_batch(self) -> None:
-        """Send what is to be sent now, then what waits; give back what did not go out whole."""
-        outbox = self._endpoint.outbox
-        controls, self._controls = self._controls, deque()
-        entries = outbox.take(_BATCH_BYTES)
-        before = self._link.items_sent
-        for _, leave in controls:
-            leave()
-        try:
-            if controls or entries:
-                await self._link.send([*(item for item, _ in controls), *(entry.message for entry in entries)])
-        finally:
-            sent = self._link.items_sent - before - len(controls)
-            outbox.settle(max(0, sent), is_torn=sent >= 0)
-
-    def _send_now(self, item: Outgoing, leave: Callable[[], None]) -> None:
-        """Have the writer send an item ahead of what is buffered, and call `leave` as it does."""
-        self._controls.append((item, leave))
-        self._endpoint.outbox.bell.ring()
 
     def _stop_heartbeat(self) -> None:
         if self._heart is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Final, final
 
@@ -12,35 +11,14 @@ import trio
 
 from trio_wsprim._errors import fresh
 from trio_wsprim._expiry import Expiry
-from trio_wsprim._ledger import Entry, Ledger, messages
-from trio_wsprim._poison import TOO_BIG, Suspicion
+from trio_wsprim._ledger import Entry
+from trio_wsprim._proof import Account, Mark, Proof, is_rejection
 from trio_wsprim._room import Room, message_size
 from trio_wsprim._scopes import Bell
 from trio_wsprim._values import Buffer, DropEvent, DropReason, Message, Undelivered
 
 # `ttl=0` allows the writer its next turn, and no more: a write that takes longer than this is "not now".
 _NOW: Final = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What the end of a connection means for the messages that were under way on it.
-
-    Attributes:
-        unconfirmed: Those without proof; `None` where nothing is tracked.
-        rejected: Whether the one that the peer rejected was set aside, so that the others may be sent again.
-    """
-
-    unconfirmed: tuple[Message, ...] | None = None
-    rejected: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A moment, for those who wait until all that was sent before has left."""
-
-    serial: int
-    breaks: int
 
 
 @final
@@ -59,44 +37,35 @@ class _Sender:
 class Outbox:
     """A bounded queue of messages with four ways to be full, expiry, and exact knowledge of what left.
 
-    A message counts against the bounds until the network has it. What the writer has taken is no longer dropped,
-    so `"drop_oldest"` may exceed the bounds by one batch.
+    A message counts against the bounds until the network has it; where proof is wanted, until that is there. What the
+    writer has taken is no longer dropped, so `"drop_oldest"` may exceed the bounds by one batch.
 
     Args:
         buffer: The bounds, and what happens at them.
         report: Is told each drop.
         tracks: Whether to keep what was handed over until it is proved to have arrived.
         resends: Whether to send that again on the next connection.
-
-    Attributes:
-        newest_sent: The serial of what was last handed over on the present connection; 0 for nothing.
     """
 
     __slots__ = (
-        "_begun",
         "_break",
         "_buffer",
         "_departed",
-        "_doubt",
-        "_doubted",
         "_end",
         "_expiry",
         "_handed",
-        "_ledger",
-        "_proved",
+        "_proof",
         "_queue",
         "_refusal",
         "_report",
         "_senders",
         "_serial",
-        "_suspicion",
         "_taken",
         "bell",
         "breaks",
         "bytes_sent",
         "flows",
         "messages_sent",
-        "newest_sent",
         "resends",
         "room",
     )
@@ -117,18 +86,9 @@ class Outbox:
         self._refusal: Callable[[], BaseException] | None = None
         self._end: Callable[[], BaseException] | None = None
         self._serial = 0
-        # Begun on the present connection, and cut short.
-        self._begun: Entry | None = None
-        self._proved = 0
-        # How a connection ended on which something was handed over without proof, for who asks for proof.
-        self._doubt: BaseException | None = None
-        # Which connection that was, counted as `breaks` are.
-        self._doubted = 0
-        self._ledger = Ledger(buffer) if tracks else None
-        self._suspicion = Suspicion()
+        self._proof = Proof(buffer, tracks=tracks, resends=resends)
         self._handed = Bell()
         self.resends = resends
-        self.newest_sent = 0
         self._expiry = Expiry()
         self._departed = Bell()
         # Rings when there is something for the writer.
@@ -199,11 +159,9 @@ class Outbox:
 
     def _make_room(self, size: int) -> None:
         """Drop the oldest, those without proof first; what the writer has taken stays."""
-        while not self.room.fits(size):
-            oldest = next(iter(self._ledger.open if self._ledger else ()), None) or next(iter(self._queue), None)
-            if oldest is None:
-                return
-            self._drop(oldest, "full")
+        handed = self._proof.ledger.open if self._proof.ledger else deque[Entry]()
+        while not self.room.fits(size) and (handed or self._queue):
+            self._drop((handed or self._queue)[0], "full")
 
     def _leave_line(self, sender: _Sender) -> None:
         """Forget a sender who does not wait any longer; a smaller message behind it may fit."""
@@ -259,22 +217,20 @@ class Outbox:
         taken, self._taken = self._taken, []
         for entry in taken[:sent]:
             self._hand_over(entry)
-        self._begun = next(iter(taken[sent:]), None) if is_torn else None
+        self._proof.begin(next(iter(taken[sent:]), None) if is_torn else None)
         self._put_back(taken[sent:])
         self._admit()
         self._departed.ring()
 
     def _hand_over(self, entry: Entry) -> None:
-        self.newest_sent = entry.serial
-        if self._ledger is None:
-            self.room.remove(entry.size)
-        else:
-            self._ledger.add(entry)
-            self._handed.ring()
         if not entry.was_sent:
-            entry.was_sent = True
             self.messages_sent += 1
             self.bytes_sent += entry.size
+        self._proof.hand_over(entry)
+        if self.tracks:
+            self._handed.ring()
+        else:
+            self.room.remove(entry.size)
 
     def _put_back(self, entries: Sequence[Entry]) -> None:
         """Put entries where they were: before all that waits."""
@@ -288,45 +244,55 @@ class Outbox:
     @property
     def tracks(self) -> bool:
         """Whether proof is kept count of."""
-        return self._ledger is not None
+        return self._proof.ledger is not None
+
+    @property
+    def newest_sent(self) -> int:
+        """The serial of what was last handed over on the present connection; 0 for nothing."""
+        return self._proof.newest_sent
 
     @property
     def messages_unconfirmed(self) -> int:
         """How many were handed over without proof, on connections that have ended too."""
-        return 0 if self._ledger is None else self._ledger.unproved.messages + self._ledger.lost_count
+        return 0 if self._proof.ledger is None else self._proof.ledger.unproved.messages + self._proof.ledger.lost_count
 
     @property
     def messages_buffered(self) -> int:
         """How many have never been handed over."""
-        return self.room.messages - (self._ledger.unproved.messages if self._ledger else 0)
+        return self.room.messages - (self._proof.ledger.unproved.messages if self._proof.ledger else 0)
 
     @property
     def bytes_buffered(self) -> int:
         """How many bytes those have."""
-        return self.room.bytes - (self._ledger.unproved.bytes if self._ledger else 0)
+        return self.room.bytes - (self._proof.ledger.unproved.bytes if self._proof.ledger else 0)
 
     async def wait_unproved(self) -> None:
         """Wait until something handed over on this connection lacks proof. Cancellation: atomic."""
-        assert self._ledger is not None
-        while not self._ledger.open:
+        assert self._proof.ledger is not None
+        while not self._proof.ledger.open:
             await self._handed.wait()
 
     def confirm(self, serial: int) -> None:
         """All that was handed over on this connection, up to that serial, is proved to have arrived."""
-        self._proved = max(self._proved, serial)
-        if self._ledger is not None:
-            for entry in self._ledger.confirm(serial):
-                self.room.remove(entry.size)
-            self._admit()
-            self._departed.ring()
+        done = self._proof.confirm(serial)
+        if done:
+            self._free(done)
+
+    def _free(self, entries: Sequence[Entry]) -> None:
+        """Give back the room of entries that are done with."""
+        for entry in entries:
+            self.room.remove(entry.size)
+        self._admit()
+        self._departed.ring()
 
     def is_proved(self, mark: Mark) -> bool:
         """Whether all that was accepted before the mark is proved to have arrived, or has been dropped."""
-        if self._ledger is None or self._doubted > mark.breaks:
+        ledger = self._proof.ledger
+        if ledger is None or self._proof.leaves_doubt(mark):
             return False
-        if self._end is not None and self._ledger.lost:
+        if self._end is not None and ledger.lost:
             return False  # told before, but nothing will come any more that could make it good
-        return min(self._ledger.oldest, self._oldest()) > mark.serial
+        return min(ledger.oldest, self._oldest()) > mark.serial
 
     async def wait_proof(self, mark: Mark) -> None:
         """Wait until `is_proved`.
@@ -353,38 +319,26 @@ class Outbox:
         """
         if is_proved:
             self.confirm(self.newest_sent)
-        if self.newest_sent > self._proved and not self.resends:
-            self._doubt = self._break
-            self._doubted = self.breaks
-        self.newest_sent = self._proved = 0
-        if self._ledger is None:
+        unconfirmed = self._proof.note_break(self.breaks, self._break)
+        ledger = self._proof.ledger
+        if ledger is None:
             return Account()
-        unconfirmed = messages(self._ledger.open)
-        rejected = False
-        if self.resends:
-            rejected = self._set_poison_aside(self._ledger, peers_code, lasted)
-            self._put_back(self._ledger.take_back())
-        else:
-            for entry in self._ledger.lose():
-                self.room.remove(entry.size)
-        self._admit()
-        self._departed.ring()
-        return Account(unconfirmed, rejected)
-
-    def _set_poison_aside(self, ledger: Ledger, peers_code: int | None, lasted: bool) -> bool:
-        begun, self._begun = self._begun, None
-        doubtful = [*ledger.open, *((begun,) if begun is not None and begun.waits else ())]
-        poison = self._suspicion.judge(doubtful, peers_code, lasted)
-        if poison is None:
-            return False
-        self._drop(poison, "rejected")
-        return peers_code == TOO_BIG  # any other end means what it always means
+        if not self.resends:
+            self._free(ledger.lose())
+            return Account(unconfirmed)
+        poison = self._proof.find_poison(peers_code, lasted)
+        if poison is not None:
+            self._drop(poison, "rejected")
+        self._put_back(ledger.take_back())
+        self._free(())
+        # An end of any other kind means what it always means, whatever was set aside.
+        return Account(unconfirmed, rejected=poison is not None and is_rejection(peers_code))
 
     # -------------------------------------------------------------------------------- leaving
 
     def leftovers(self) -> tuple[Undelivered, ...]:
         """Tell what is still here, in order."""
-        lost = self._ledger.lost if self._ledger else ()
+        lost = self._proof.ledger.lost if self._proof.ledger else ()
         return tuple(
             Undelivered(entry.message, "unconfirmed" if entry.was_sent else "unsent")
             for entry in (*lost, *self._taken, *self._queue)
@@ -426,14 +380,14 @@ class Outbox:
 
     def check_doubt(self) -> None:
         """Raise, once, how a connection ended that left something without proof."""
-        doubt = self._doubt
+        doubt = self._proof.doubt
         if doubt is not None:
             self.forget_doubt()
             raise fresh(doubt)
 
     def forget_doubt(self) -> None:
         """Somebody who asked for proof has been told."""
-        self._doubt = None
+        self._proof.doubt = None
 
     def _oldest(self) -> float:
         """The serial of the first message that is still here; infinite if none is."""
@@ -482,6 +436,6 @@ class Outbox:
         if entry.serial:
             self.room.remove(entry.size)
             self._departed.ring()
-        if self._ledger is not None:
-            self._ledger.forget(entry)
+        if self._proof.ledger is not None:
+            self._proof.ledger.forget(entry)
         self._report(DropEvent(entry.message, why))

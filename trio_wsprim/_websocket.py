@@ -19,8 +19,8 @@ from trio_wsprim._inbox import Inbox
 from trio_wsprim._life import Farewell
 from trio_wsprim._lifecycle import check_close
 from trio_wsprim._options import Heartbeat, RetryRule, Settings, as_message
-from trio_wsprim._outbox import Mark
 from trio_wsprim._patience import Patience
+from trio_wsprim._proof import Mark
 from trio_wsprim._scopes import Pace, serving
 from trio_wsprim._signal import Signal
 from trio_wsprim._supervisor import Supervisor

@@ -40,6 +40,7 @@ deeds = st.one_of(
     st.tuples(st.just("send"), sizes, st.sampled_from([None, None, None, 0, 0.05, 1])),
     st.tuples(st.just("send"), sizes, st.none()),
     st.tuples(st.just("flush"), st.booleans()),
+    st.tuples(st.just("ping")),
     st.tuples(st.just("cancel")),
     st.tuples(st.just("kill"), st.sampled_from(["reset", "drop", "half-read"])),
     st.tuples(st.just("close"), st.sampled_from([1000, 1001, 1009, 1011, 1012]), st.booleans()),
@@ -49,7 +50,7 @@ deeds = st.one_of(
     st.tuples(st.just("flood")),
     st.tuples(st.just("reconnect")),
 )
-programs = st.lists(st.tuples(deeds, pauses), min_size=3, max_size=25)
+programs = st.lists(st.tuples(deeds, pauses), min_size=3, max_size=40)
 buffers = st.builds(
     Buffer,
     max_messages=st.sampled_from([1, 2, 4, 1024]),
@@ -137,6 +138,12 @@ class World:
         await self.ws.flush(confirm=confirm)
         if confirm:
             self.promises.append((before, told))
+
+    def ping(self) -> None:
+        self.start(self.ping_once)
+
+    async def ping_once(self) -> None:
+        await self.ws.ping()
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
         scope = trio.CancelScope()
@@ -284,7 +291,7 @@ async def live(task_status: trio.TaskStatus[trio.Nursery]) -> None:
         await trio.sleep_forever()
 
 
-@settings(max_examples=400)
+@settings(max_examples=500)
 @given(
     resend=st.sampled_from([None, "unsent", "unconfirmed"]),
     buffer=buffers,
