@@ -108,7 +108,7 @@ async def test_a_write_that_gets_nowhere_is_not_waited_for_long(autojump_clock: 
 
 async def test_a_link_that_answers_the_peer_s_close_under_the_writer_s_hands(autojump_clock: MockClock) -> None:
     link = StubLink()
-    link.send_error = trio.ClosedResourceError("this link is closing")
+    link.send_error = ConnectionClosed(1006)
     with pytest.raises(UndeliveredError):
         async with create_ws(URL, open_stream=MemoryNetwork().open_stream, transport=link) as ws:
             await ws.send("1")
@@ -118,6 +118,7 @@ async def test_a_link_that_answers_the_peer_s_close_under_the_writer_s_hands(aut
             link.come_in.send_nowait(ConnectionClosed(1000))
             with pytest.raises(trio.EndOfChannel):
                 await ws.receive()
+            assert trio.current_time() == 0  # the close tells why the write failed: nothing to wait for
     assert [each.message for each in ws.undelivered] == ["1", "2"]
     assert link.calls == ["send", "aclose", "abort"]
 

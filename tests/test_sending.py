@@ -648,3 +648,17 @@ async def test_thousands_of_sends_cancelled_at_random_lose_none_and_double_none(
     assert sum(map(len, accepted)) > 1000
     for number in range(3):
         assert [message for message in received if message.startswith(f"{number}:")] == accepted[number]
+
+
+async def test_a_breach_of_the_protocol_ends_also_a_socket_that_is_busy_sending(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    network = MemoryNetwork(buffer_size=1000)
+    with pytest.raises(ConnectionClosed) as caught:
+        async with opened(network, outbox=Buffer(max_bytes=100_000)) as (ws, peer):
+            nursery.start_soon(peer.run_silent)
+            await peer.send_raw(b"\xff\xff\xff")
+            while True:
+                await ws.send(bytes(10_000))
+    assert caught.value.code == 1002
+    assert trio.current_time() < 0.5  # no longer than the peer may take to hang up

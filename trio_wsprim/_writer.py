@@ -52,18 +52,18 @@ class Writer:
 
         Cancellation: may be partial; the outbox has back what did not go out whole.
         """
-        is_open = True
-        while not is_close_due():
-            if not (is_open and (self._controls or self._outbox.has_waiting)):
-                await self._outbox.bell.wait()
-                continue
-            try:
-                await self._send_batch()
-            except trio.ClosedResourceError:
-                is_open = False  # the link has just answered the peer's close: the reader is about to say so
-            except ConnectionClosed:
-                await trio.sleep(LAST_WORDS)
-                raise
+        try:
+            while not is_close_due():
+                if self._controls or self._outbox.has_waiting:
+                    await self._send_batch()
+                else:
+                    await self._outbox.bell.wait()
+        except ConnectionClosed:
+            with trio.move_on_after(LAST_WORDS):
+                while not is_close_due():
+                    await self._outbox.bell.wait()
+                return
+            raise
 
     async def _send_batch(self) -> None:
         controls, self._controls = self._controls, deque()
