@@ -29,7 +29,7 @@ CASES: list[tuple[WebSocketError, str]] = [
         "the server answered HTTP 503 Service Unavailable, not a WebSocket",
     ),
     (ConnectionRejected(499), "the server answered HTTP 499, not a WebSocket"),
-    (RetriesExhausted(0), "gave up without a further attempt"),
+    (RetriesExhausted(0), "gave up with no retries left"),
     (RetriesExhausted(1), "gave up after 1 failed attempt in a row"),
     (RetriesExhausted(3), "gave up after 3 failed attempts in a row"),
     (

@@ -126,8 +126,8 @@ class RetriesExhausted(ConnectionFailed):
     """
 
     def __init__(self, attempts: int) -> None:
-        # None has failed if a connection that had lasted ended, and no retry is allowed.
-        so_far = f"after {_count(attempts, 'failed attempt')} in a row" if attempts else "without a further attempt"
+        # None has failed where connections came about, and ended.
+        so_far = f"after {_count(attempts, 'failed attempt')} in a row" if attempts else "with no retries left"
         super().__init__(f"gave up {so_far}")
         self.attempts = attempts
 
