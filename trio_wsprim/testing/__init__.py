@@ -11,7 +11,8 @@ async def test_greets(autojump_clock: trio.testing.MockClock) -> None:
         peer.reset()
 ```
 
-Everything runs on trio's clock, so that a `trio.testing.MockClock` makes hours pass at once.
+All but `FaultProxy`, which sits between real sockets, runs on trio's clock, so that a `trio.testing.MockClock` makes
+hours pass at once.
 """
 
 from ._network import Dial, MemoryNetwork, MemoryStream, memory_stream_pair
