@@ -106,6 +106,22 @@ async def test_a_write_that_gets_nowhere_is_not_waited_for_long(autojump_clock: 
     assert link.calls == ["send", "torn", "aclose", "abort"]
 
 
+async def test_leaving_while_a_write_delays_the_answer_does_not_turn_the_peer_s_close_into_ours(
+    autojump_clock: MockClock,
+) -> None:
+    link = StubLink()
+    link.gate = trio.Event()
+    with pytest.raises(ConnectionClosed) as caught:
+        async with create_ws(URL, open_stream=MemoryNetwork().open_stream, transport=link) as ws:
+            await ws.send("1")
+            await ws.wait_open()
+            await wait_all_tasks_blocked()
+            link.come_in.send_nowait(ConnectionClosed(4001, "kicked"))
+            await wait_all_tasks_blocked()
+    assert (caught.value.code, caught.value.reason) == (4001, "kicked")
+    assert trio.current_time() == 1  # so long a write may take
+
+
 async def test_a_link_that_answers_the_peer_s_close_under_the_writer_s_hands(autojump_clock: MockClock) -> None:
     link = StubLink()
     link.send_error = ConnectionClosed(1006)

@@ -146,7 +146,7 @@ class Life:
     def say_goodbye(self, farewell: Farewell) -> None:
         """End with a closing handshake, by its deadline; what has ended already only hurries."""
         self._scope.deadline = min(self._scope.deadline, farewell.deadline)
-        if self._is_over:
+        if self._is_over or self._peers_close is not None:
             return
         self._farewell = farewell
         self._was_behind = self._is_behind
