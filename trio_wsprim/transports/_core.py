@@ -1,8 +1,8 @@
 """trio-websocket as a protocol core: fed frame by frame, its answers caught, its faults kept inside.
 
 It does the opening handshake, answers pings, puts fragments together, and judges whatever is neither a plain data
-frame nor a close frame. It never touches the network: it reads and writes a `_Guard`, and runs in a nursery of its own, so that
-none of its exceptions, and none of its waits, reach ours.
+frame nor a close frame. It never touches the network: it reads and writes a `_Guard`, and runs in a nursery of its
+own, so that none of its exceptions, and none of its waits, reach ours.
 
 Two of its habits are relied upon: it writes each frame with one `send_all`, and it takes frames from
 `receive_some` in pieces of any size. `tests/transports/test_core.py` asserts both.
