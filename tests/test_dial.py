@@ -2,6 +2,8 @@
 
 import socket
 import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,14 +12,16 @@ import trustme
 from trio.testing import MockClock
 
 from trio_wsprim import ConnectionFailed
-from trio_wsprim._dial import _default_context, dial
+from trio_wsprim._dial import _default_context, _open_tcp_stream, dial
 from trio_wsprim._options import Settings
+from trio_wsprim._tls import TlsStream
 from trio_wsprim._urls import parse_url
 from trio_wsprim.testing import MemoryNetwork
 
 
 async def dialled(url: str, **options: Any) -> trio.abc.Stream:
-    return await dial(parse_url(url), Settings(url=url, **options))
+    target = parse_url(url)
+    return await dial(target, Settings(url=target, **options))
 
 
 async def fail(url: str, **options: Any) -> ConnectionFailed:
@@ -193,16 +197,251 @@ def test_the_systems_certificates_are_read_once() -> None:
 # --- the real network, on loopback ---
 
 
-async def test_without_open_stream_it_is_tcp() -> None:
+@asynccontextmanager
+async def listening(host: str = "127.0.0.1") -> AsyncGenerator[tuple[trio.SocketListener, int]]:
     with trio.fail_after(10):
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port = listeners[0].socket.getsockname()[1]
+        listeners = await trio.open_tcp_listeners(0, host=host)
+        async with listeners[0]:
+            yield listeners[0], listeners[0].socket.getsockname()[1]
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Knows one address for every name, and notes who asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    async def getaddrinfo(
+        self, host: bytes | None, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        self.asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        raise AssertionError
+
+
+class Socket:
+    """Hangs in `connect`, and knows whether it was closed."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    async def connect(self, address: object) -> None:
+        await trio.sleep_forever()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Factory(trio.abc.SocketFactory):
+    """Makes one kind of socket, or none at all."""
+
+    def __init__(self, made: Socket | OSError) -> None:
+        self._made = made
+
+    def socket(self, family: int = 0, type: int = 0, proto: int = 0) -> Any:
+        if isinstance(self._made, OSError):
+            raise self._made
+        return self._made
+
+
+async def test_without_open_stream_it_is_tcp() -> None:
+    async with listening() as (listener, port):
         stream = await dialled(f"ws://127.0.0.1:{port}/")
         assert isinstance(stream, trio.SocketStream)
         assert stream.socket.family == socket.AF_INET
         await stream.aclose()
-        await listeners[0].aclose()
+        await listener.aclose()
 
         error = await fail(f"ws://127.0.0.1:{port}/")
         assert isinstance(error.__cause__, ConnectionRefusedError)
         assert "refused" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("host", "family"),
+    [
+        ("127.0.0.1", socket.AF_INET),
+        pytest.param("::1", socket.AF_INET6, marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")),
+    ],
+)
+async def test_a_literal_address_is_nobodys_question(host: str, family: socket.AddressFamily) -> None:
+    resolver = Resolver()
+    trio.socket.set_custom_hostname_resolver(resolver)
+    async with listening(host) as (listener, port):
+        resolver.asked.clear()
+        shown = f"[{host}]" if ":" in host else host
+        stream = await dialled(f"ws://{shown}:{port}/")
+        assert isinstance(stream, trio.SocketStream)
+        async with stream, await listener.accept() as accepted:
+            assert stream.socket.family == family
+            assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await stream.send_all(b"hello")
+            assert await accepted.receive_some() == b"hello"
+    assert resolver.asked == []
+
+
+@pytest.mark.parametrize("host", ["example.test", "localhost"])
+async def test_a_name_is_looked_up(host: str) -> None:
+    resolver = Resolver()
+    async with listening() as (_, port):
+        trio.socket.set_custom_hostname_resolver(resolver)
+        stream = await dialled(f"ws://{host}:{port}/")
+        assert isinstance(stream, trio.SocketStream)
+        await stream.aclose()
+    assert resolver.asked == [host.encode()]
+
+
+async def test_what_is_only_almost_a_literal_address_is_left_to_the_system() -> None:
+    async with listening() as (_, port), await _open_tcp_stream("127.1", port) as stream:
+        assert stream.socket.getpeername() == ("127.0.0.1", port)
+
+
+async def test_a_refused_literal_address_leaves_no_socket() -> None:
+    async with listening() as (listener, port):
+        await listener.aclose()
+        before = open_descriptors()
+        await fail(f"ws://127.0.0.1:{port}/")
+        assert open_descriptors() == before
+
+
+def open_descriptors() -> int:
+    """Count them by asking for the next free one, which works everywhere."""
+    with socket.socket() as probe:
+        return probe.fileno()
+
+
+async def test_a_cancelled_connect_leaves_no_socket(autojump_clock: MockClock) -> None:
+    made = Socket()
+    trio.socket.set_custom_socket_factory(Factory(made))
+    with trio.move_on_after(1) as scope:
+        await dialled("ws://192.0.2.1/")
+    assert scope.cancelled_caught
+    assert made.is_closed
+
+
+async def test_a_family_that_the_system_has_not_is_told() -> None:
+    trio.socket.set_custom_socket_factory(Factory(OSError(97, "Address family not supported by protocol")))
+    error = await fail("ws://[2001:db8::1]/")
+    assert "not supported" in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_a_proxy_is_asked_for_a_way(status: int) -> None:
+    async with listening() as (listener, port), trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            async with await listener.accept() as stream:
+                assert (await stream.receive_some()).startswith(b"CONNECT example.test:81 HTTP/1.1\r\n")
+                await stream.send_all(b"HTTP/1.1 %d x\r\n\r\n" % status)
+                await see_the_end(stream)
+
+        nursery.start_soon(serve)
+        if status == 200:
+            stream = await dialled("ws://example.test:81/", proxy=f"http://127.0.0.1:{port}")
+            assert isinstance(stream, trio.SocketStream)
+            await stream.aclose()
+        else:
+            error = await fail("ws://example.test:81/", proxy=f"http://127.0.0.1:{port}")
+            assert str(error) == "ws://example.test:81/ cannot be reached: ProxyError"
+
+
+# --- TLS, over that ---
+
+
+@asynccontextmanager
+async def serving(serve: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncGenerator[str]:
+    """Serve one connection by a script, which must see its end; give the url."""
+    async with listening() as (listener, port), trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            async with await listener.accept() as stream:
+                await serve(stream)
+
+        nursery.start_soon(run)
+        yield f"wss://127.0.0.1:{port}/"
+
+
+async def see_the_end(stream: trio.abc.ReceiveStream) -> None:
+    try:
+        while await stream.receive_some():
+            pass
+    except trio.BrokenResourceError:
+        pass
+
+
+async def test_tls_over_tcp_is_our_own(authority: trustme.CA) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, server_context(authority, "127.0.0.1"), server_side=True, https_compatible=True)
+        assert await secure.receive_some() == b"hello"
+        await secure.send_all(b"secret")
+        await see_the_end(stream)
+
+    async with serving(serve) as url:
+        stream = await dialled(url, ssl_context=client_context(authority))
+        assert type(stream) is TlsStream
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"secret"
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+async def test_a_bad_certificate_over_tcp_is_the_cause_too(is_trusted: bool, authority: trustme.CA) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        context = server_context(authority, "other.test" if is_trusted else "127.0.0.1")
+        with pytest.raises(trio.BrokenResourceError):
+            await trio.SSLStream(stream, context, server_side=True).do_handshake()
+        await see_the_end(stream)
+
+    async with serving(serve) as url:
+        context = client_context(authority if is_trusted else trustme.CA())
+        # Over TLS 1.3 a server has done its part of the handshake before we look at its certificate.
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        error = await fail(url, ssl_context=context)
+    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    assert str(error).startswith(url + " failed in TLS: ")
+
+
+@pytest.mark.parametrize(
+    ("greeting", "kind"),
+    [
+        pytest.param(b"SSH-2.0-x\r\n", ssl.SSLError, id="no TLS"),
+        pytest.param(b"", trio.BrokenResourceError, id="nothing"),
+        pytest.param(b"\x16\x03\x03\x00\x7a\x02", trio.BrokenResourceError, id="half a hello"),
+    ],
+)
+async def test_a_peer_over_tcp_that_makes_no_tls_of_it_is_told(greeting: bytes, kind: type[Exception]) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if greeting:
+            await stream.send_all(greeting)
+        await stream.send_eof()
+        await see_the_end(stream)
+
+    async with serving(serve) as url:
+        error = await fail(url)
+    assert isinstance(error.__cause__, kind)
+    assert "failed in TLS" in str(error)
+
+
+async def test_a_peer_over_tcp_that_is_silent_in_tls_is_left_when_we_are_cancelled() -> None:
+    async with serving(see_the_end) as url:
+        with trio.move_on_after(0.05) as scope:
+            await dialled(url)
+        assert scope.cancelled_caught
+
+
+async def test_a_context_for_servers_is_told_over_tcp_too() -> None:
+    async with serving(see_the_end) as url:
+        error = await fail(url, ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    assert isinstance(error.__cause__, ssl.SSLError)

@@ -7,6 +7,8 @@ from trio.testing import MockClock
 from trio_wsprim._endpoint import End, Endpoint, closed_by_us
 from trio_wsprim._errors import ConnectionClosed, ConnectionFailed
 from trio_wsprim._options import Settings
+from trio_wsprim._room import message_size
+from trio_wsprim._urls import parse_url
 from trio_wsprim._values import (
     Buffer,
     CloseEvent,
@@ -14,6 +16,7 @@ from trio_wsprim._values import (
     EndEvent,
     ErrorEvent,
     Event,
+    Message,
     OpenEvent,
     ReadyState,
     Undelivered,
@@ -26,7 +29,7 @@ FAILED = ConnectionFailed("refused")
 
 def endpoint(url: str = "ws://me:secret@example.test/?token", inbox: Buffer | None = BUFFER) -> Endpoint:
     return Endpoint(
-        Settings(url=url, inbox=inbox, outbox=Buffer(max_messages=2, when_full="drop_oldest")), resends=False
+        Settings(url=parse_url(url), inbox=inbox, outbox=Buffer(max_messages=2, when_full="drop_oldest")), resends=False
     )
 
 
@@ -76,7 +79,7 @@ async def test_finishing_ends_everything_and_says_so_once() -> None:
     parts = endpoint()
     opened = parts.hub.latest(OpenEvent)
     parts.outbox.put_nowait("left", None)
-    parts.incoming.deliver("unread")
+    parts.incoming.deliver(["unread"])
     assert parts.undelivered() == ()
 
     async with parts.hub.watch(10, "drop_oldest") as events:
@@ -101,7 +104,7 @@ async def test_finishing_ends_everything_and_says_so_once() -> None:
 
 async def test_when_we_close_what_is_unread_is_gone() -> None:
     parts = endpoint()
-    parts.incoming.deliver("unread")
+    parts.incoming.deliver(["unread"])
 
     parts.finish(end(ours=True))
 
@@ -208,7 +211,7 @@ async def test_statistics_are_a_reading_of_all_parts(autojump_clock: MockClock) 
     parts.outbox.take(10)
     parts.outbox.settle(1)
     parts.outbox.put_nowait("abc", None)
-    parts.incoming.deliver(b"12345")
+    parts.incoming.deliver([b"12345"])
     await trio.sleep(4)
 
     reading = parts.statistics()
@@ -219,3 +222,29 @@ async def test_statistics_are_a_reading_of_all_parts(autojump_clock: MockClock) 
     assert (reading.attempts, reading.connections) == (3, 2)
     assert (reading.uptime, reading.latency) == (4, 0.5)
     assert (reading.messages_unconfirmed, reading.messages_dropped, reading.last_error) == (0, 0, None)
+
+
+@pytest.mark.parametrize(
+    "messages", [["a"] * 7, [b"\xff" * 3] * 5, ["é", "€", "a"] * 1000, ["é", b"\x00\x01"], ["", b""]]
+)
+async def test_statistics_of_batches_are_as_exact_as_of_single_messages(messages: list[Message]) -> None:
+    size = sum(len(message.encode() if isinstance(message, str) else message) for message in messages)
+    parts = Endpoint(
+        Settings(url=parse_url("ws://example.test/"), inbox=Buffer(None, None), outbox=Buffer(None, None)),
+        resends=False,
+    )
+
+    for message in messages:
+        if not parts.outbox.put_quick(message, message_size(message)):
+            parts.outbox.put_nowait(message, None)
+    buffered = parts.statistics()
+    while parts.outbox.has_waiting:
+        parts.outbox.settle(len(parts.outbox.take(64 * 1024)))
+    parts.incoming.deliver(messages)
+    parts.incoming.deliver(messages)
+
+    reading = parts.statistics()
+    assert (buffered.messages_buffered, buffered.bytes_buffered) == (len(messages), size)
+    assert (reading.messages_buffered, reading.bytes_buffered) == (0, 0)
+    assert (reading.messages_sent, reading.bytes_sent) == (len(messages), size)
+    assert (reading.messages_received, reading.bytes_received) == (2 * len(messages), 2 * size)

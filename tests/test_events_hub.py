@@ -10,6 +10,15 @@ HELLO = MessageEvent("hello")
 END = EndEvent(None)
 
 
+def all_of(receiver: trio.MemoryReceiveChannel[Event]) -> list[Event]:
+    events: list[Event] = []
+    while True:
+        try:
+            events.append(receiver.receive_nowait())
+        except trio.WouldBlock:
+            return events
+
+
 async def test_a_watcher_sees_everything_from_then_on_in_order() -> None:
     hub = EventsHub()
     hub.emit(ConnectEvent(1, "ws://a/"))
@@ -21,6 +30,78 @@ async def test_a_watcher_sees_everything_from_then_on_in_order() -> None:
         hub.end()
 
         assert [event async for event in receiver] == [OPEN, HELLO, END]
+
+
+async def test_messages_that_come_together_are_an_event_each() -> None:
+    hub = EventsHub()
+    message, latest = hub.latest(MessageEvent), hub.latest(Event)
+    other = hub.latest(OpenEvent)
+
+    async with hub.watch(10, "drop_oldest") as receiver:
+        hub.emit(OPEN)
+        hub.emit_messages(["a", b"b"])
+        hub.end()
+
+        assert [event async for event in receiver] == [OPEN, MessageEvent("a"), MessageEvent(b"b")]
+    assert message.value == latest.value == MessageEvent(b"b")
+    assert other.value == OPEN
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 50])
+async def test_of_messages_that_come_together_those_are_dropped_that_would_be_of_single_ones(number: int) -> None:
+    hub, single = EventsHub(), EventsHub()
+    messages = [str(each) for each in range(number)]
+
+    for size in (1, 3):
+        async with (
+            hub.watch(size, "drop_oldest") as latest,
+            hub.watch(size, "drop_newest") as earliest,
+            single.watch(size, "drop_oldest") as single_latest,
+            single.watch(size, "drop_newest") as single_earliest,
+        ):
+            hub.emit_messages(messages)
+            for message in messages:
+                single.emit(MessageEvent(message))
+
+            assert all_of(latest) == all_of(single_latest)
+            assert all_of(earliest) == all_of(single_earliest)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 50])
+async def test_a_watcher_that_waits_gets_the_first_of_messages_that_come_together(
+    number: int, nursery: trio.Nursery
+) -> None:
+    hub = EventsHub()
+    got: list[Event] = []
+
+    async with hub.watch(2, "drop_oldest") as receiver:
+
+        async def take() -> None:
+            got.append(await receiver.receive())
+
+        nursery.start_soon(take)
+        await wait_all_tasks_blocked()
+        hub.emit_messages([str(each) for each in range(number)])
+        await wait_all_tasks_blocked()
+
+        assert got == [MessageEvent("0")]
+        assert all_of(receiver) == [MessageEvent(str(each)) for each in range(max(1, number - 2), number)]
+
+
+async def test_who_waits_for_an_event_sees_each_of_those_that_come_together(nursery: trio.Nursery) -> None:
+    hub = EventsHub()
+    got: list[MessageEvent | None] = []
+
+    async def wait() -> None:
+        got.append(await hub.latest(MessageEvent).wait_value(MessageEvent("b")))
+
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    hub.emit_messages(["a", "b", "c"])
+    await wait_all_tasks_blocked()
+
+    assert got == [MessageEvent("b")]
+    assert hub.latest(MessageEvent).value == MessageEvent("c")
 
 
 async def test_each_watcher_has_a_channel_of_its_own() -> None:

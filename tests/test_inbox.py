@@ -6,6 +6,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wsprim._errors import ConnectionClosed
 from trio_wsprim._inbox import Inbox
+from trio_wsprim._room import batch_size
 from trio_wsprim._scopes import Bell
 from trio_wsprim._values import Buffer, DropEvent, Message, WhenFull
 
@@ -21,8 +22,13 @@ class Kit:
         self.inbox = Inbox(Buffer(max_messages, max_bytes, when_full), self.drops.append, self.freed)
 
     def put(self, *messages: Message) -> None:
+        """Put messages in one by one."""
         for message in messages:
-            self.inbox.put(message)
+            self.put_batch(message)
+
+    def put_batch(self, *messages: Message) -> None:
+        """Put messages in that have come together."""
+        self.inbox.put(messages, batch_size(messages))
 
     def rest(self) -> list[Message]:
         messages: list[Message] = []
@@ -58,6 +64,15 @@ async def test_messages_come_out_in_the_order_in_which_they_came_in() -> None:
 async def test_without_waiting_an_empty_inbox_would_block() -> None:
     with pytest.raises(trio.WouldBlock):
         Kit().inbox.receive_nowait()
+
+
+async def test_what_comes_together_is_received_one_by_one_in_order() -> None:
+    kit = Kit(max_messages=None)
+    kit.put_batch("a", b"b")
+    kit.put("c")
+    kit.put_batch("d", "e")
+
+    assert [await kit.inbox.receive() for _ in range(5)] == ["a", b"b", "c", "d", "e"]
 
 
 async def test_a_batch_is_all_there_is_or_as_many_as_wanted() -> None:
@@ -108,14 +123,47 @@ async def test_a_limit_of_bytes_asks_for_a_stop_too() -> None:
     assert not kit.inbox.has_room()
 
 
-async def test_leaving_messages_ring_for_the_reader(autojump_clock: MockClock) -> None:
-    kit = Kit()
-    kit.put("a")
+@pytest.mark.parametrize("batch", [("abc",), ("a", "b", "c"), ("é", "a"), (b"a", "bc")])
+async def test_a_limit_of_bytes_is_one_of_bytes_on_the_wire_however_messages_come_and_go(
+    batch: tuple[Message, ...],
+) -> None:
+    kit = Kit(max_messages=None, max_bytes=6)
 
-    await kit.inbox.receive()
+    for _ in range(100):
+        kit.put_batch(*batch)
+        assert kit.inbox.has_room()
+        kit.put_batch(*batch)
+        assert not kit.inbox.has_room()
+        await kit.inbox.receive()
+        assert kit.inbox.has_room()
+        kit.rest()
+
+
+async def test_a_limit_of_bytes_does_not_count_what_has_left_long_ago() -> None:
+    kit = Kit(max_messages=None, max_bytes=6)
+    kit.put("abc")
+
+    for _ in range(100):
+        kit.put("def")
+        await kit.inbox.receive()
+
+    assert kit.inbox.has_room()
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_leaving_messages_ring_for_who_waits_for_room(many: bool, autojump_clock: MockClock) -> None:
+    kit = Kit(max_messages=None, max_bytes=2)
+    kit.put("a", "b")
+    kit.inbox.await_room(True)
+
+    await (kit.inbox.receive_many(None) if many else kit.inbox.receive())
 
     with trio.fail_after(1):
         await kit.freed.wait()
+    assert kit.inbox.has_room()
+    kit.inbox.await_room(False)
+    kit.put("é")
+    assert not kit.inbox.has_room()
 
 
 async def test_with_drop_oldest_as_many_go_as_the_new_one_needs() -> None:
@@ -128,6 +176,25 @@ async def test_with_drop_oldest_as_many_go_as_the_new_one_needs() -> None:
     assert kit.rest() == ["dddd"]
 
 
+async def test_with_drop_oldest_the_first_of_what_comes_together_may_go_for_the_last() -> None:
+    kit = Kit(max_messages=2, when_full="drop_oldest")
+    kit.put("a")
+
+    kit.put_batch("b", "c", "d")
+
+    assert kit.drops == [DropEvent("a", "full"), DropEvent("b", "full")]
+    assert kit.rest() == ["c", "d"]
+
+
+async def test_with_drop_oldest_one_that_is_larger_than_all_the_inbox_is_kept_alone() -> None:
+    kit = Kit(max_messages=3, max_bytes=5, when_full="drop_oldest")
+
+    kit.put("a", "larger")
+
+    assert kit.drops == [DropEvent("a", "full")]
+    assert kit.rest() == ["larger"]
+
+
 async def test_with_drop_newest_the_one_that_finds_no_room_goes() -> None:
     kit = Kit(max_messages=1, when_full="drop_newest")
 
@@ -136,6 +203,15 @@ async def test_with_drop_newest_the_one_that_finds_no_room_goes() -> None:
     assert kit.drops == [DropEvent("b", "full")]
     assert kit.inbox.has_room()
     assert kit.rest() == ["a"]
+
+
+async def test_with_drop_newest_a_smaller_one_behind_it_may_still_find_room() -> None:
+    kit = Kit(max_messages=None, max_bytes=4, when_full="drop_newest")
+
+    kit.put_batch("aa", "bbb", "cc", "d")
+
+    assert kit.drops == [DropEvent("bbb", "full"), DropEvent("d", "full")]
+    assert kit.rest() == ["aa", "cc"]
 
 
 # ------------------------------------------------------------------------------------ many receivers
@@ -180,21 +256,131 @@ async def test_a_receiver_that_comes_between_loses_nothing_for_the_one_that_wait
     assert got == ["b"]
 
 
-async def test_a_busy_receiver_does_not_starve_other_tasks(nursery: trio.Nursery) -> None:
+async def test_as_many_receivers_wake_as_messages_come_together(nursery: trio.Nursery) -> None:
     kit = Kit(max_messages=None)
-    kit.put(*["x"] * 1000)
-    seen: list[int] = []
+    got: list[Message] = []
+
+    async def receive() -> None:
+        got.append(await kit.inbox.receive())
+
+    for _ in range(5):
+        nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    kit.put_batch("a", "b", "c")
+    await wait_all_tasks_blocked()
+    assert sorted(map(str, got)) == ["a", "b", "c"]
+    assert kit.inbox.has_receivers
+    kit.put_batch("d", "e", "f")
+    await wait_all_tasks_blocked()
+
+    assert sorted(map(str, got)) == ["a", "b", "c", "d", "e"]
+    assert not kit.inbox.has_receivers
+    assert kit.rest() == ["f"]
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_busy_receiver_does_not_starve_other_tasks(many: bool, nursery: trio.Nursery) -> None:
+    kit = Kit(max_messages=None)
+    kit.put_batch(*["x"] * 1000)
+    turns = 0
 
     async def watch() -> None:
+        nonlocal turns
         while True:
-            seen.append(kit.inbox.room.messages)
+            turns += 1
             await trio.lowlevel.checkpoint()
 
     nursery.start_soon(watch)
     for _ in range(1000):
-        await kit.inbox.receive()
+        await (kit.inbox.receive_many(1) if many else kit.inbox.receive())
 
-    assert len(seen) > 10  # of the 15 times in which the receiver gave way
+    assert turns >= 14  # of the 15 times in which the receiver gave way
+
+
+# ------------------------------------------------------------------------------------ reading for oneself
+
+
+class Shelf:
+    """What a receiver may read from itself, if a test lets it; each read brings a batch."""
+
+    def __init__(self, kit: Kit, *batches: tuple[Message, ...]) -> None:
+        self._kit = kit
+        self._batches = list(batches)
+        self.is_free = True
+        self.reads = 0
+
+    async def read_here(self) -> None:
+        self.is_free = False
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            self.is_free = True
+        self.reads += 1
+        self._kit.put_batch(*self._batches.pop(0))
+
+
+async def test_a_receiver_that_finds_nothing_reads_for_himself_until_there_is_something() -> None:
+    kit = Kit(max_messages=None)
+    shelf = kit.inbox.reader = Shelf(kit, (), (), ("a", "b"), ("c",))
+
+    assert await kit.inbox.receive() == "a"
+    assert shelf.reads == 3
+    assert await kit.inbox.receive_many(None) == ["b"]
+    assert shelf.reads == 3
+    assert await kit.inbox.receive_many(None) == ["c"]
+
+    assert shelf.reads == 4
+
+
+async def test_a_receiver_is_woken_where_he_may_not_read(nursery: trio.Nursery) -> None:
+    kit = Kit(max_messages=None)
+    shelf = kit.inbox.reader = Shelf(kit)
+    shelf.is_free = False
+    got: list[Message] = []
+
+    async def receive() -> None:
+        got.append(await kit.inbox.receive())
+
+    nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    assert kit.inbox.has_receivers
+    kit.put("a")
+    await wait_all_tasks_blocked()
+
+    assert got == ["a"]
+    assert shelf.reads == 0
+
+
+async def test_a_receiver_does_not_read_past_one_who_waits(nursery: trio.Nursery) -> None:
+    kit = Kit(max_messages=None)
+    shelf = kit.inbox.reader = Shelf(kit, ("c",))
+    shelf.is_free = False
+    got: list[Message] = []
+
+    async def receive() -> None:
+        got.append(await kit.inbox.receive())
+
+    nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    shelf.is_free = True
+    nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    assert shelf.reads == 0
+    kit.put_batch("a", "b")
+    await wait_all_tasks_blocked()
+
+    assert got == ["a", "b"]
+
+
+async def test_who_reads_for_himself_when_the_end_comes_finds_it() -> None:
+    kit = Kit(max_messages=None)
+    shelf = kit.inbox.reader = Shelf(kit, ())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shelf.read_here)
+        kit.inbox.end(they_closed)
+        with pytest.raises(ConnectionClosed):
+            await kit.inbox.receive()
 
 
 # ------------------------------------------------------------------------------------ cancellation
@@ -253,6 +439,18 @@ async def test_a_receiver_cancelled_in_the_moment_in_which_a_message_came_has_it
     assert got + kit.rest() == ["a"]
 
 
+async def test_a_receiver_that_was_cancelled_before_reads_nothing_for_himself_either() -> None:
+    kit = Kit()
+    shelf = kit.inbox.reader = Shelf(kit, ("a",))
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await kit.inbox.receive()
+
+    assert scope.cancelled_caught
+    assert shelf.reads == 0
+
+
 # ------------------------------------------------------------------------------------ the end
 
 
@@ -295,6 +493,7 @@ async def test_the_end_wakes_every_receiver(end: Callable[[], BaseException], nu
 async def test_when_we_close_what_is_unread_is_gone(autojump_clock: MockClock) -> None:
     kit = Kit()
     kit.put("a", "b")
+    assert not kit.inbox.has_room()
 
     kit.inbox.close(we_closed)
 
@@ -302,5 +501,16 @@ async def test_when_we_close_what_is_unread_is_gone(autojump_clock: MockClock) -
         await kit.inbox.receive()
     with trio.fail_after(1):
         await kit.freed.wait()
-    assert kit.inbox.room.messages == 0
+    assert kit.inbox.has_room()
+    assert list(kit.inbox.queue) == []
     assert kit.drops == []
+
+
+async def test_an_inbox_that_nothing_came_into_shares_nothing_with_others() -> None:
+    one, other = Kit(), Kit()
+
+    one.put("a")
+
+    assert one.rest() == ["a"]
+    with pytest.raises(trio.WouldBlock):
+        other.inbox.receive_nowait()

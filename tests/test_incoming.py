@@ -24,13 +24,13 @@ class Kit:
         self.incoming = Incoming(inbox, self.hub, self.drops.append)
 
     def deliver(self, *messages: Message) -> None:
-        for message in messages:
-            self.incoming.deliver(message)
+        """Deliver messages that have come together."""
+        self.incoming.deliver(messages)
 
     def unread(self) -> list[Message]:
         assert self.incoming.inbox is not None
         messages: list[Message] = []
-        while self.incoming.inbox.room.messages:
+        while self.incoming.inbox.queue:
             messages.append(self.incoming.inbox.receive_nowait())
         return messages
 
@@ -59,6 +59,53 @@ async def test_a_message_goes_to_everybody() -> None:
     assert kit.incoming.message.value == "é"
     assert signal.value == MessageEvent("é")
     assert (kit.incoming.messages_received, kit.incoming.bytes_received) == (1, 2)
+
+
+async def test_a_batch_goes_to_everybody_message_by_message_in_order() -> None:
+    kit = Kit()
+    batch: list[Message] = ["a", b"b", "é"]
+
+    async with (
+        kit.incoming.subscribe(5, "wait") as one,
+        kit.incoming.subscribe(2, "drop_oldest") as two,
+        kit.incoming.subscribe(2, "drop_newest") as three,
+        kit.hub.watch(5, "drop_oldest") as events,
+    ):
+        kit.incoming.deliver(batch)
+
+        assert [one.receive_nowait() for _ in range(3)] == batch
+        assert [two.receive_nowait() for _ in range(2)] == batch[1:]
+        assert [three.receive_nowait() for _ in range(2)] == batch[:2]
+        assert [events.receive_nowait() for _ in range(3)] == [MessageEvent(message) for message in batch]
+    assert kit.unread() == batch
+    assert kit.incoming.message.value == "é"
+    assert (kit.incoming.messages_received, kit.incoming.bytes_received) == (3, 4)
+
+
+async def test_who_waits_for_a_message_sees_each_of_a_batch(nursery: trio.Nursery) -> None:
+    kit = Kit(inbox=None)
+    got = list[Message | None]()
+
+    async def wait() -> None:
+        got.append(await kit.incoming.message.signal.wait_value("b"))
+
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    kit.deliver("a", "b", "c")
+    await wait_all_tasks_blocked()
+
+    assert got == ["b"]
+    assert kit.incoming.message.value == "c"
+
+
+async def test_a_batch_of_nothing_is_nothing() -> None:
+    kit = Kit()
+
+    kit.deliver()
+
+    assert kit.incoming.message.value is None
+    assert kit.unread() == []
+    assert (kit.incoming.messages_received, kit.incoming.bytes_received) == (0, 0)
 
 
 async def test_without_an_inbox_the_others_are_fed_all_the_same() -> None:
@@ -90,12 +137,60 @@ def test_replies_to_a_heartbeat_are_shown_to_nobody(reply: Message) -> None:
     assert kit.incoming.messages_received == 2
 
 
-def test_what_a_reply_predicate_raises_comes_out() -> None:
+def test_a_batch_of_replies_changes_nothing() -> None:
     kit = Kit()
-    kit.incoming.reply = lambda message: 1 / len(message)
+    kit.incoming.reply = "pong"
+
+    kit.deliver("pong", "pong")
+
+    assert kit.incoming.message.value is None
+    assert (kit.incoming.messages_received, kit.incoming.bytes_received) == (0, 0)
+
+
+def test_what_a_reply_predicate_raises_comes_out_behind_what_it_has_let_pass() -> None:
+    kit = Kit()
+    kit.incoming.reply = lambda message: 1 // len(message) > 1
 
     with pytest.raises(ZeroDivisionError):
-        kit.deliver("")
+        kit.deliver("a", "b", "", "c")
+
+    assert kit.unread() == ["a", "b"]
+    assert kit.incoming.messages_received == 2
+
+
+class Shelf:
+    """A reader that receivers may read from."""
+
+    is_free = True
+
+    async def read_here(self) -> None:
+        raise AssertionError("nobody receives")
+
+
+def test_a_reader_is_lent_to_receivers_until_it_is_taken_back() -> None:
+    kit, shelf = Kit(), Shelf()
+    assert kit.incoming.inbox is not None
+
+    kit.incoming.lend(shelf)
+    assert kit.incoming.inbox.reader is shelf
+    kit.incoming.lend(None)
+
+    assert kit.incoming.inbox.reader is None
+    Kit(inbox=None).incoming.lend(shelf)  # to nobody
+
+
+async def test_it_tells_whether_somebody_waits_to_be_woken(nursery: trio.Nursery) -> None:
+    kit = Kit()
+    assert kit.incoming.inbox is not None
+    assert not kit.incoming.has_receivers
+
+    nursery.start_soon(kit.incoming.inbox.receive)
+    await wait_all_tasks_blocked()
+    assert kit.incoming.has_receivers
+    kit.deliver("a")
+
+    assert not kit.incoming.has_receivers
+    assert not Kit(inbox=None).incoming.has_receivers
 
 
 # ------------------------------------------------------------------------------------ when to stop reading
@@ -115,6 +210,41 @@ async def test_reading_stops_at_a_full_inbox_and_goes_on_when_it_is_read(
     with trio.fail_after(1):
         await kit.incoming.wait_room()
 
+    assert kit.incoming.has_room()
+
+
+async def test_reading_goes_on_when_as_many_bytes_have_left_as_there_were_too_many(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    kit = Kit(Buffer(max_messages=None, max_bytes=8))
+    kit.deliver("é" * 3, "é", "a")
+    assert kit.incoming.inbox is not None
+    done: list[int] = []
+
+    async def wait() -> None:
+        await kit.incoming.wait_room()
+        done.append(len(kit.unread()))
+
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    assert done == []
+    await kit.incoming.inbox.receive()
+    await wait_all_tasks_blocked()
+
+    assert done == [2]
+
+
+async def test_who_gives_up_waiting_for_room_leaves_the_count_as_it_should_be(autojump_clock: MockClock) -> None:
+    kit = Kit(Buffer(max_messages=None, max_bytes=2))
+    kit.deliver("é")
+
+    with trio.move_on_after(1) as scope:
+        await kit.incoming.wait_room()
+    assert scope.cancelled_caught
+    assert kit.unread() == ["é"]
+
+    assert kit.incoming.has_room()
+    kit.deliver("a")
     assert kit.incoming.has_room()
 
 

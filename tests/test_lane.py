@@ -1,30 +1,17 @@
 """The lane cuts bytes into messages and frames, and knows from a header alone what can come to no good."""
 
+import mmap
+import sys
+import tracemalloc
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
-from trio_wsprim._lane import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Close,
-    FrameDecoder,
-    OtherFrame,
-    TooBig,
-    apply_mask,
-    encode_close,
-    encode_frame,
-    encode_message,
-    read_close,
-)
+from trio_wsprim._frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
+from trio_wsprim._lane import FrameDecoder, OtherFrame, TooBig
 from trio_wsprim._values import Message
 from trio_wsprim.testing import encode_frame as frame
-
-MASK = b"\x01\x02\x03\x04"
 
 Found: TypeAlias = OtherFrame | TooBig | None
 
@@ -33,33 +20,6 @@ def decode_once(data: bytes, limit: int | None = None) -> tuple[list[Message], F
     decoder, messages = FrameDecoder(limit), list[Message]()
     decoder.feed(data)
     return messages, decoder.decode(messages)
-
-
-# --- out ---
-
-
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 2**16 - 1, 2**16, 2**16 + 1])
-@pytest.mark.parametrize("mask", [None, b"\x37\xfa\x21\x3d"])  # the second is what the testing kit masks with
-def test_frames_are_written_as_others_write_them(size: int, mask: bytes | None) -> None:
-    payload = (bytes(range(256)) * (size // 256 + 1))[:size]
-    assert encode_frame(BINARY, payload, mask) == frame(BINARY, payload, masked=mask is not None)
-
-
-@pytest.mark.parametrize("size", range(9))
-def test_masking_twice_changes_nothing(size: int) -> None:
-    payload = bytes(range(size))
-    masked = apply_mask(payload, MASK)
-    assert masked == bytes(byte ^ MASK[at % 4] for at, byte in enumerate(payload))
-    assert apply_mask(masked, MASK) == payload
-
-
-def test_text_and_bytes_differ_in_their_opcode() -> None:
-    assert encode_message("é", None) == frame(TEXT, b"\xc3\xa9")
-    assert encode_message(b"\xff", None) == frame(BINARY, b"\xff")
-
-
-def test_a_long_close_reason_is_cut_at_a_character() -> None:
-    assert encode_close(1000, "é" * 100, None) == frame(CLOSE, b"\x03\xe8" + "é".encode() * 61)
 
 
 # --- in ---
@@ -208,29 +168,224 @@ def test_without_a_limit_nothing_is_too_big() -> None:
     assert decoder.decode([]) is None
 
 
-# --- close frames ---
+@pytest.mark.parametrize("limit", [0, 1, 125, 126, 2**15, 2**15 + 1, 2**16 - 1, 2**16, 100_000])
+@pytest.mark.parametrize("has_lane", [True, False])
+def test_a_limit_holds_to_the_byte_whatever_form_the_length_has(limit: int, has_lane: bool) -> None:
+    for opcode in (TEXT, BINARY):
+        decoder = FrameDecoder(limit, has_lane=has_lane)
+        whole = frame(opcode, b"x" * limit)
+        decoder.feed(whole + frame(opcode, b"x" * (limit + 1)))
+        messages: list[Message] = []
+        found = decoder.decode(messages)
+        if not has_lane:
+            assert found == OtherFrame(opcode, whole, ends_message=True, payload=b"x" * limit)
+            found = decoder.decode(messages)
+        else:
+            assert messages == ["x" * limit if opcode == TEXT else b"x" * limit]
+        assert found == TooBig(f"message of at least {limit + 1} bytes, at most {limit} are allowed")
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999])
-def test_codes_that_may_be_sent_are_read(code: int) -> None:
-    assert read_close(code.to_bytes(2) + "grüß".encode()) == Close(code, "grüß")
+# --- large messages, into memory of their own ---
 
 
-def test_a_close_frame_without_a_code_is_1005() -> None:
-    assert read_close(b"") == Close(1005, "")
+def whole_of(room: memoryview | None) -> memoryview:
+    assert room is not None
+    return room
 
 
-@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
-def test_codes_that_must_not_be_sent_are_a_breach(code: int) -> None:
-    close = read_close(code.to_bytes(2))
-    assert (close.code, close.malformed) == (1002, True)
-    assert str(code) in close.reason
+@pytest.mark.parametrize("size", [2**15 + 1, 2**16 - 1, 2**16, 200_000])
+def test_a_large_message_can_be_read_into_memory_that_is_there(size: int) -> None:
+    raw = frame(BINARY, b"\xff" * size)
+    start = len(raw) - size
+    decoder, messages = FrameDecoder(size), list[Message]()
+    decoder.feed(raw[: start + 5])
+    assert decoder.decode(messages) is None
+
+    room = whole_of(decoder.room())
+    assert len(room) == size - 5
+    room[:100] = raw[start + 5 : start + 105]
+    decoder.filled(100)
+    assert decoder.decode(messages) is None
+    room = whole_of(decoder.room())
+    assert len(room) == size - 105
+    room[:] = raw[start + 105 :]
+    decoder.filled(len(room))
+
+    assert decoder.room() is None
+    assert decoder.decode(messages) is None
+    assert messages == [b"\xff" * size]
 
 
-def test_half_a_code_is_a_breach() -> None:
-    assert read_close(b"\x03") == Close(1002, "close frame with half a code", malformed=True)
+def test_memory_is_given_only_for_what_is_large_and_known_to_be() -> None:
+    decoder = FrameDecoder(None)
+    assert decoder.room() is None
+    for small in (frame(BINARY, bytes(2**15))[:-1], b"\0" + frame(BINARY, bytes(2**15 + 1), fin=False)[:-1]):
+        decoder.feed(small)
+        decoder.decode([])
+        assert decoder.room() is None
 
 
-def test_a_reason_that_is_not_utf_8_is_a_breach_of_its_own_code() -> None:
-    close = read_close(b"\x03\xe8\xff")
-    assert (close.code, close.malformed) == (1007, True)
+@pytest.mark.parametrize("has_lane", [True, False])
+def test_where_the_core_is_to_judge_no_memory_is_given(has_lane: bool) -> None:
+    decoder = FrameDecoder(None, compressed=True, has_lane=has_lane)
+    decoder.feed(frame(BINARY, bytes(10**5), rsv=4 if has_lane else 0)[:-1])
+    assert decoder.decode([]) is None
+    assert decoder.room() is None
+
+
+def test_what_comes_behind_a_large_message_is_not_lost() -> None:
+    raw = frame(BINARY, bytes(50_000))
+    decoder, messages = FrameDecoder(None), list[Message]()
+    decoder.feed(frame(TEXT, b"before") + raw[:100])
+    decoder.decode(messages)
+    decoder.feed(raw[100:] + frame(TEXT, b"behind") + frame(PING, b""))
+    decoder.feed(frame(TEXT, b"last"))
+    assert decoder.decode(messages) == OtherFrame(PING, frame(PING, b""))
+    assert decoder.decode(messages) is None
+    assert messages == ["before", bytes(50_000), "behind", "last"]
+
+
+def test_both_ways_in_can_take_turns_on_one_message() -> None:
+    payload = bytes(range(256)) * 200
+    raw = frame(BINARY, payload)
+    decoder, messages = FrameDecoder(None), list[Message]()
+    decoder.feed(raw[:4])
+    decoder.decode(messages)
+    at = 4
+    while (room := decoder.room()) is not None:
+        room[:777] = raw[at : at + len(room[:777])]
+        decoder.filled(len(room[:777]))
+        decoder.feed(raw[at + 777 : at + 2000])
+        at += 2000
+        decoder.decode(messages)
+    assert messages == [payload]
+
+
+@pytest.mark.parametrize("way", ["fed", "filled"])
+def test_large_text_that_is_not_utf_8_is_for_the_core_to_judge(way: str) -> None:
+    bad = frame(TEXT, "é".encode() * 20_000 + b"\xc3")
+    decoder, messages = FrameDecoder(None), list[Message]()
+    decoder.feed(frame(TEXT, b"good") + bad[:30_000])
+    assert decoder.decode(messages) is None
+    if way == "filled":
+        room = whole_of(decoder.room())
+        room[:] = bad[30_000:]
+        decoder.filled(len(room))
+        decoder.feed(frame(TEXT, b"late"))
+    else:
+        decoder.feed(bad[30_000:] + frame(TEXT, b"late"))
+
+    assert decoder.decode(messages) == OtherFrame(TEXT, bad, ends_message=True)
+    assert messages == ["good"]
+
+
+def test_large_text_that_came_in_one_piece_is_judged_the_same() -> None:
+    bad = frame(TEXT, b"x" * 70_000 + b"\xff")
+    assert decode_once(bad) == ([], OtherFrame(TEXT, bad, ends_message=True))
+    assert decode_once(frame(TEXT, "é".encode() * 40_000)) == (["é" * 40_000], None)
+    assert decode_once(frame(BINARY, b"\xff" * 70_000)) == ([b"\xff" * 70_000], None)
+
+
+def test_a_message_stays_as_it_is_when_the_memory_that_it_was_read_into_is_still_held() -> None:
+    raw = frame(BINARY, b"a" * 40_000)
+    decoder, messages = FrameDecoder(None), list[Message]()
+    decoder.feed(raw[:4])
+    decoder.decode(messages)
+    room = whole_of(decoder.room())
+    room[:] = raw[4:]
+    decoder.filled(len(room))
+    decoder.decode(messages)
+    decoder.feed(frame(BINARY, b"b" * 40_000))
+    decoder.decode(messages)
+    assert messages == [b"a" * 40_000, b"b" * 40_000]
+
+
+@pytest.mark.parametrize("announced", [2**26 + 1, 2**31, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, CONTINUATION])
+def test_a_huge_length_costs_nothing_before_the_bytes_are_there(opcode: int, announced: int) -> None:
+    decoder = FrameDecoder(None)
+    if opcode == CONTINUATION:
+        decoder.feed(frame(TEXT, b"", fin=False))
+        decoder.decode([])
+    tracemalloc.start()
+    try:
+        decoder.feed(bytes([0x80 | opcode, 127]) + announced.to_bytes(8) + bytes(10_000))
+        assert decoder.decode([]) is None
+        for _ in range(100):
+            assert decoder.room() is None
+            decoder.feed(bytes(1000))
+            assert decoder.decode([]) is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 110_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the test asks Linux how much memory is in use")
+def test_memory_for_a_large_message_is_the_systems_until_bytes_are_there() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    decoder = FrameDecoder(None)
+    before = resident()
+    decoder.feed(b"\x82\x7f" + (2**26).to_bytes(8) + bytes(1000))
+    assert decoder.decode([]) is None
+    assert len(whole_of(decoder.room())) == 2**26 - 1000
+    assert resident() - before < 2**23
+
+
+def test_a_limit_is_kept_before_memory_is_given() -> None:
+    messages, found = decode_once(b"\x82\x7f" + (2**26).to_bytes(8), limit=2**26 - 1)
+    assert (messages, type(found)) == ([], TooBig)
+
+
+# --- what is not plain ---
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_without_a_lane_each_frame_is_for_the_core(opcode: int) -> None:
+    raws = [frame(opcode, b"one"), frame(PING, b"?"), frame(opcode, b""), frame(opcode, b"x" * 70_000)]
+    decoder, messages = FrameDecoder(None, has_lane=False), list[Message]()
+    for byte in raws[0]:
+        decoder.feed(bytes([byte]))
+    decoder.feed(b"".join(raws[1:]))
+
+    found = [decoder.decode(messages) for _ in raws]
+
+    assert messages == []
+    assert found == [
+        OtherFrame(opcode, raws[0], ends_message=True, payload=b"one"),
+        OtherFrame(PING, raws[1], payload=b"?"),
+        OtherFrame(opcode, raws[2], ends_message=True),
+        OtherFrame(opcode, raws[3], ends_message=True, payload=b"x" * 70_000),
+    ]
+    assert decoder.decode(messages) is None
+
+
+def test_a_compressed_message_is_for_the_core_if_that_was_agreed_on() -> None:
+    raw = frame(TEXT, b"deflated", rsv=4)
+    decoder, messages = FrameDecoder(None, compressed=True), list[Message]()
+    decoder.feed(frame(TEXT, b"plain") + raw + frame(TEXT, b"plain"))
+    assert decoder.decode(messages) == OtherFrame(TEXT, raw, ends_message=True, payload=b"deflated")
+    assert decoder.decode(messages) is None
+    assert messages == ["plain", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "rsv"), [(TEXT, 2), (TEXT, 1), (TEXT, 6), (BINARY, 5), (BINARY, 7), (PING, 4), (CLOSE, 4)]
+)
+def test_compression_frees_no_other_bit_and_no_control_frame(opcode: int, rsv: int) -> None:
+    decoder = FrameDecoder(None, compressed=True)
+    decoder.feed(frame(opcode, b"", rsv=rsv))
+    found = decoder.decode([])
+    assert isinstance(found, OtherFrame)
+    assert found.malformed
+
+
+def test_only_the_first_fragment_is_marked_as_compressed() -> None:
+    decoder = FrameDecoder(None, compressed=True)
+    decoder.feed(frame(TEXT, b"a", fin=False, rsv=4) + frame(CONTINUATION, b"b", rsv=4))
+    first, second = decoder.decode([]), decoder.decode([])
+    assert isinstance(first, OtherFrame)
+    assert isinstance(second, OtherFrame)
+    assert (first.malformed, second.malformed) == (False, True)

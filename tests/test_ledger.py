@@ -6,11 +6,10 @@ def handed(ledger: Ledger, *sizes: int) -> list[Entry]:
     """Hand over messages of those sizes, with serials from 1, as an outbox does."""
     entries: list[Entry] = []
     for serial, size in enumerate(sizes, 1):
-        entry = Entry("x" * size, size, None)
+        entry = Entry("x" * size, size)
         entry.serial = serial
-        ledger.add(entry)
-        entry.was_sent = True
         entries.append(entry)
+    ledger.add(entries)
     return entries
 
 
@@ -43,10 +42,24 @@ def test_what_is_handed_over_once_more_counts_once() -> None:
     assert list(ledger.take_back()) == entries
     assert not ledger.open
     assert ledger.unproved.messages == 1
-    ledger.add(entries[0])
+    ledger.add(entries)
 
     assert ledger.unproved.messages == 1
     assert list(ledger.open) == entries
+
+
+def test_a_batch_may_hold_what_was_handed_over_before_beside_what_was_not() -> None:
+    ledger = Ledger(Buffer())
+    again = handed(ledger, 5)
+    ledger.take_back()
+    fresh = Entry("fresh", 3)
+    fresh.serial = 2
+
+    ledger.add([*again, fresh])
+
+    assert fresh.was_sent
+    assert list(ledger.open) == [*again, fresh]
+    assert (ledger.unproved.messages, ledger.unproved.bytes) == (2, 8)
 
 
 def test_what_is_dropped_is_forgotten_wherever_it_was() -> None:
@@ -54,7 +67,7 @@ def test_what_is_dropped_is_forgotten_wherever_it_was() -> None:
     taken_back, _ = handed(ledger, 1, 2)
     ledger.take_back()
     opened, other = handed(ledger, 4, 8)
-    never_sent = Entry("n", 1, None)
+    never_sent = Entry("n", 1)
 
     for entry in (taken_back, opened, never_sent):
         ledger.forget(entry)
@@ -77,4 +90,4 @@ def test_what_is_lost_is_kept_in_order_within_the_bounds_and_counted_beyond() ->
 
 
 def test_messages_are_what_the_user_sent() -> None:
-    assert messages([Entry("a", 1, None), Entry(b"b", 1, None)]) == ("a", b"b")
+    assert messages([Entry("a", 1), Entry(b"b", 1)]) == ("a", b"b")

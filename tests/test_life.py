@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pytest
 import trio
@@ -10,9 +11,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wsprim import (
     ConnectionClosed,
+    ConnectionFailed,
     DropEvent,
     HeartbeatTimeout,
+    ReadyState,
     UndeliveredError,
+    WebSocket,
+    create_reconnecting_ws,
     create_ws,
     make_heartbeat_ws,
     make_ws,
@@ -20,11 +25,13 @@ from trio_wsprim import (
 from trio_wsprim._seam import Ending, Incoming, Outgoing, Upgrade
 from trio_wsprim.testing import MemoryNetwork
 
-from .sockets import URL, opened, taken
+from .sockets import URL, accept, opened, taken
 
 
 class StubLink:
-    """A link, and the transport that gives it. `come` is what `receive` gives, or raises, next."""
+    """A link, and the transport that gives it. `come_in` takes what `receive` gives, or raises, next."""
+
+    is_direct = False
 
     def __init__(self) -> None:
         self.subprotocol = None
@@ -37,12 +44,21 @@ class StubLink:
         self.gate = trio.Event()
         self.gate.set()
         self.calls: list[str] = []
+        self._batch: Sequence[Outgoing] = ()
+
+    def interrupt(self) -> None:
+        raise AssertionError("no task of a user's reads here")
 
     async def connect(self, nursery: trio.Nursery, stream: trio.abc.Stream, upgrade: Upgrade) -> StubLink:
         await trio.aclose_forcefully(stream)
         return self
 
+    def send_nowait(self, batch: Sequence[Outgoing]) -> bool:
+        self._batch = batch
+        return False
+
     async def send(self, batch: Sequence[Outgoing]) -> None:
+        assert not batch, "what is sent has been taken already"
         self.calls.append("send")
         if self.send_error is not None:
             await trio.lowlevel.checkpoint()
@@ -53,7 +69,7 @@ class StubLink:
             self.calls.append("torn")
             raise
         self.calls.append("sent")
-        self.items_sent += len(batch)
+        self.items_sent += len(self._batch)
 
     async def receive(self) -> Sequence[Incoming]:
         item = await self._coming.receive()
@@ -195,3 +211,167 @@ async def test_what_expires_as_the_writer_takes_it_is_not_sent(autojump_clock: M
         assert taken(events) == [DropEvent("late", "expired")]
         await ws.send("next")
         assert await peer.receive() == "next"
+
+
+# ------------------------------------------------------------------------------------ what is left behind
+
+
+def tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+@pytest.mark.parametrize("how", ["normally", "error", "cancelled", "while it dials", "dropped"])
+async def test_right_after_a_socket_with_a_heartbeat_has_been_left_no_task_is_there(
+    how: str, autojump_clock: MockClock
+) -> None:
+    before = tasks()
+    network = MemoryNetwork()
+
+    with trio.CancelScope() as scope, suppress(KeyError, ConnectionClosed):
+        async with create_ws(URL, open_stream=network.open_stream, close_timeout=3) as ws:
+            make_heartbeat_ws(ws, interval=1, wait=1)
+            await ws.send("a", ttl=1000)
+            if how == "while it dials":
+                raise KeyError(how)
+            peer = await accept(network, ws)
+            await trio.sleep(0.5)
+            assert tasks() > before
+            if how == "cancelled":
+                scope.cancel()
+                await trio.sleep_forever()
+            if how == "dropped":
+                peer.drop()
+                await ws.wait_closed()
+            if how == "error":
+                raise KeyError(how)
+
+    assert tasks() == before
+
+
+async def test_what_is_left_in_the_outbox_of_a_socket_that_has_ended_is_watched_by_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    before = tasks()
+    network = MemoryNetwork()
+    network.refuse(1)
+
+    with pytest.raises(ConnectionFailed):
+        async with create_ws(URL, open_stream=network.open_stream) as ws:
+            await ws.send("a", ttl=1000)
+            await ws.wait_closed()
+            assert [each.message for each in ws.undelivered] == ["a"]
+
+    assert tasks() == before
+
+
+def test_a_socket_of_a_system_task_can_be_closed_after_the_main_task_has_ended() -> None:
+    network = MemoryNetwork()
+    connections: list[int] = []
+
+    async def outlive() -> None:
+        async with create_ws(URL, open_stream=network.open_stream) as ws:
+            make_heartbeat_ws(ws, interval=1, wait=1)
+            await ws.send("a", ttl=1000)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await ws.aclose()
+                connections.append(ws.statistics().connections)
+
+    async def main() -> None:
+        trio.lowlevel.spawn_system_task(outlive)
+        await (await network.accept()).accept()
+        await trio.sleep(0.5)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    assert connections == [1]
+
+
+# ------------------------------------------------------------------------------------ as the nursery closes
+
+
+async def live(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async with trio.open_nursery() as home:
+        task_status.started(home)
+        await trio.sleep_forever()
+
+
+async def test_a_message_that_is_sent_as_the_socket_s_nursery_is_cancelled_is_taken_or_refused_in_order(
+    autojump_clock: MockClock,
+) -> None:
+    for passes in [*range(8)] * 8:  # trio draws lots who of several comes first
+        network = MemoryNetwork()
+        async with trio.open_nursery() as nursery:
+            home: trio.Nursery = await nursery.start(live)
+            ws = make_ws(home, URL, open_stream=network.open_stream)
+            await accept(network, ws)
+            await wait_all_tasks_blocked()
+
+            home.cancel_scope.cancel()
+            for _ in range(passes):
+                await trio.lowlevel.checkpoint()
+            with suppress(trio.ClosedResourceError):
+                ws.send_nowait("a")
+            await ws.wait_closed()
+
+
+def test_a_beat_that_is_due_as_the_socket_s_nursery_is_cancelled_harms_nobody() -> None:
+    async def main(clock: MockClock, passes: int) -> None:
+        network = MemoryNetwork()
+        async with trio.open_nursery() as nursery:
+            ws = make_ws(nursery, URL, open_stream=network.open_stream)
+            await accept(network, ws)
+            make_heartbeat_ws(ws, message=lambda: "beat", interval=1, wait=1)
+            await wait_all_tasks_blocked()
+
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                for _ in range(passes):
+                    await trio.lowlevel.checkpoint()
+                clock.jump(1)
+                await trio.lowlevel.checkpoint()
+
+    for passes in [*range(8)] * 8:
+        clock = MockClock()
+        trio.run(main, clock, passes, clock=clock)
+
+
+@pytest.mark.parametrize("is_direct", [False, True])
+async def test_who_reconnects_in_the_moment_in_which_it_opens_sends_nothing_on_that_connection(
+    is_direct: bool, autojump_clock: MockClock
+) -> None:
+    links = [StubLink(), StubLink()]
+    dials = iter(links)
+
+    class Transport:
+        async def connect(self, nursery: trio.Nursery, stream: trio.abc.Stream, upgrade: Upgrade) -> StubLink:
+            link = next(dials)
+            link.is_direct = is_direct
+            return await link.connect(nursery, stream, upgrade)
+
+    async with (
+        create_reconnecting_ws(URL, open_stream=MemoryNetwork().open_stream, transport=Transport(), delay=1) as ws,
+        trio.open_nursery() as nursery,
+    ):
+        await ws.send("a")
+
+        def reconnect(state: ReadyState) -> bool:
+            if state is ReadyState.OPEN and len(opened_at) < 1:
+                opened_at.append(trio.current_time())
+                ws.reconnect()
+            return False
+
+        opened_at: list[float] = []
+        nursery.start_soon(wait_in_vain, ws, reconnect)
+        await trio.sleep(2)
+        await ws.aclose()
+
+    assert links[0].calls == ["abort"]
+    assert links[1].calls == ["send", "sent", "aclose", "abort"]
+
+
+async def wait_in_vain(ws: WebSocket, predicate: Callable[[ReadyState], bool]) -> None:
+    with suppress(trio.EndOfChannel):
+        await ws.state.wait_value(predicate)

@@ -10,6 +10,7 @@ from trio_wsprim._errors import BufferFull, ConnectionClosed, MessageTooBig
 from trio_wsprim._ledger import Entry
 from trio_wsprim._outbox import Outbox
 from trio_wsprim._proof import Account
+from trio_wsprim._scopes import Bell
 from trio_wsprim._values import Buffer, DropEvent, Message, Undelivered, WhenFull
 
 ALL = 2**20
@@ -31,7 +32,12 @@ class Kit:
         self.outbox = Outbox(
             Buffer(max_messages, max_bytes, when_full), self.drops.append, tracks=tracks, resends=resends
         )
-        self.outbox.flows = flows
+        self.nudges = 0
+        if flows:
+            self.outbox.nudge = self.count_nudge
+
+    def count_nudge(self) -> None:
+        self.nudges += 1
 
     def put(self, *messages: Message, ttl: float | None = None) -> None:
         for message in messages:
@@ -217,13 +223,203 @@ async def test_what_is_left_at_the_end_is_told_in_order_also_if_it_was_under_way
     assert kit.outbox.leftovers() == (Undelivered("a", "unsent"), Undelivered("b", "unsent"))
 
 
-async def test_the_bell_rings_for_each_message_that_gets_in(autojump_clock: MockClock) -> None:
-    kit = Kit()
+async def test_the_connection_is_nudged_for_each_message_that_gets_in(nursery: trio.Nursery) -> None:
+    kit = Kit(max_messages=1, when_full="wait")
 
     kit.put("a")
+    assert kit.nudges == 1
+    with pytest.raises(BufferFull):
+        kit.put("b")
+    nursery.start_soon(kit.outbox.put, "c", None)
+    await wait_all_tasks_blocked()
+    assert kit.nudges == 1
+    kit.send_all()
+    assert kit.nudges == 2
+    kit.send_all()
+    assert kit.outbox.put_quick("d", 1)
 
-    with trio.fail_after(1):
-        await kit.outbox.bell.wait()
+    assert kit.nudges == 3
+
+
+async def test_who_is_nudged_may_take_and_settle_at_once(nursery: trio.Nursery) -> None:
+    kit = Kit(max_messages=1)
+    sent: list[Message] = []
+    done: list[object] = []
+    kit.outbox.nudge = lambda: sent.extend(kit.send_all())
+    kit.put("a")
+    kit.outbox.nudge = None
+    kit.put("b")
+    for name in "cde":
+        nursery.start_soon(note, partial(kit.outbox.put, name, None), done, name)
+        await wait_all_tasks_blocked()
+    kit.outbox.nudge = lambda: sent.extend(kit.send_all())
+
+    sent.extend(kit.send_all())
+    assert kit.outbox.put_quick("f", 1)
+    await wait_all_tasks_blocked()
+
+    assert sorted(map(str, sent)) == ["a", "b", "c", "d", "e", "f"]
+    assert sorted(map(str, done)) == ["c", "d", "e"]
+    assert kit.outbox.is_empty
+    assert (kit.outbox.room.messages, kit.outbox.room.bytes, kit.outbox.messages_sent) == (0, 0, 6)
+
+
+# ------------------------------------------------------------------------------------ the quick way in
+
+
+async def test_what_comes_in_quickly_is_counted_ordered_and_marked_like_anything_else() -> None:
+    kit = Kit(max_messages=None)
+    kit.put("a")
+
+    assert kit.outbox.put_quick("é", 2)
+    mark = kit.outbox.mark()
+    kit.put("c")
+
+    assert (kit.outbox.room.messages, kit.outbox.room.bytes) == (3, 4)
+    assert mark.serial == 2
+    assert kit.left == ["a", "é", "c"]
+    assert kit.send_all() == ["a", "é", "c"]
+    assert (kit.outbox.messages_sent, kit.outbox.bytes_sent) == (3, 4)
+
+
+@pytest.mark.parametrize("when_full", ["wait", "error", "drop_oldest", "drop_newest"])
+@pytest.mark.parametrize(("max_messages", "max_bytes"), [(1, None), (None, 3)])
+async def test_there_is_no_quick_way_into_a_full_outbox(
+    max_messages: int | None, max_bytes: int | None, when_full: WhenFull
+) -> None:
+    kit = Kit(max_messages, max_bytes, when_full)
+    kit.put("aaa")
+
+    assert not kit.outbox.put_quick("b", 1)
+
+    assert kit.left == ["aaa"]
+    assert kit.nudges == 1
+    assert kit.drops == []
+
+
+async def test_the_quick_way_does_not_overtake_who_waits(nursery: trio.Nursery) -> None:
+    kit = Kit(max_messages=None, max_bytes=10)
+    kit.put("12345678")
+    nursery.start_soon(kit.outbox.put, "large", None)
+    await wait_all_tasks_blocked()
+
+    assert not kit.outbox.put_quick("s", 1)
+
+
+async def test_there_is_no_quick_way_in_after_the_end() -> None:
+    kit = Kit()
+    kit.outbox.close(we_closed)
+
+    assert not kit.outbox.put_quick("a", 1)
+
+    assert kit.outbox.is_empty
+
+
+# ------------------------------------------------------------------------------------ past the queue
+
+
+def pushes(kit: Kit, *verdicts: bool | None) -> list[Message]:
+    """Be a connection that takes lone messages past the queue, and says those verdicts; give what it was shown."""
+    shown: list[Message] = []
+    rest = iter(verdicts)
+
+    def push(message: Message) -> bool | None:
+        shown.append(message)
+        return next(rest)
+
+    kit.outbox.push = push
+    return shown
+
+
+@pytest.mark.parametrize("tracks", [False, True])
+async def test_what_goes_past_the_queue_is_counted_as_sent(tracks: bool) -> None:
+    kit = Kit(tracks=tracks)
+    shown = pushes(kit, True, True)
+
+    assert kit.outbox.put_quick("a", 1)
+    assert kit.outbox.put_quick("é", 2)
+
+    assert shown == ["a", "é"]
+    assert kit.nudges == 0
+    assert (kit.outbox.messages_sent, kit.outbox.bytes_sent) == (2, 3)
+    assert (kit.outbox.messages_buffered, kit.outbox.bytes_buffered) == (0, 0)
+    assert kit.outbox.messages_unconfirmed == 2 * tracks
+    assert kit.outbox.newest_sent == kit.outbox.mark().serial == 2
+    assert kit.outbox.is_empty
+    kit.outbox.confirm(2)
+    assert kit.outbox.room.messages == kit.outbox.messages_unconfirmed == 0
+
+
+async def test_what_is_under_way_past_the_queue_is_as_if_it_had_been_taken(nursery: trio.Nursery) -> None:
+    kit = Kit(max_messages=2)
+    pushes(kit, False)
+    assert kit.outbox.put_quick("a", 1)
+    done: list[object] = []
+    nursery.start_soon(note, kit.flush, done, "flushed")
+    await wait_all_tasks_blocked()
+
+    assert (kit.outbox.room.messages, kit.outbox.messages_sent, done) == (1, 0, [])
+    assert not kit.outbox.has_waiting
+    assert kit.left == ["a"]
+    kit.outbox.settle(1)
+    await wait_all_tasks_blocked()
+
+    assert (kit.outbox.room.messages, kit.outbox.messages_sent, done) == (0, 1, ["flushed"])
+
+
+async def test_what_did_not_get_through_past_the_queue_comes_back_before_what_waits() -> None:
+    kit = Kit(max_messages=None)
+    pushes(kit, False)
+    assert kit.outbox.put_quick("a", 1)
+    kit.put("b")
+
+    kit.outbox.settle(0)
+
+    assert kit.send_all() == ["a", "b"]
+
+
+async def test_what_comes_back_to_an_outbox_that_had_nothing_waiting_yet_comes_to_no_other() -> None:
+    kit, other = Kit(), Kit()
+    pushes(kit, False)
+    assert kit.outbox.put_quick("a secret", 8)
+
+    kit.outbox.settle(0)
+
+    assert other.send_all() == []
+    assert kit.send_all() == ["a secret"]
+
+
+async def test_what_is_to_go_out_again_comes_to_no_other_outbox_either() -> None:
+    kit, other = Kit(**RESENDING), Kit(**RESENDING)
+    pushes(kit, True)
+    assert kit.outbox.put_quick("a secret", 8)
+
+    assert lose_connection(kit) == Account(("a secret",), rejected=False)
+
+    assert other.send_all() == []
+    assert kit.send_all() == ["a secret"]
+
+
+async def test_what_a_connection_does_not_want_past_the_queue_goes_into_it_and_so_does_all_behind_it() -> None:
+    kit = Kit(max_messages=None)
+    shown = pushes(kit, None)
+
+    for name in "abc":
+        assert kit.outbox.put_quick(name, 1)
+
+    assert shown == ["a"]
+    assert kit.nudges == 3
+    assert kit.send_all() == ["a", "b", "c"]
+
+
+async def test_nothing_goes_past_a_full_outbox() -> None:
+    kit = Kit(max_messages=1, tracks=True)
+    shown = pushes(kit, True)
+    assert kit.outbox.put_quick("a", 1)
+
+    assert not kit.outbox.put_quick("b", 1)
+
+    assert shown == ["a"]
 
 
 # ------------------------------------------------------------------------------------ waiting for room
@@ -284,7 +480,7 @@ async def test_when_a_large_one_gives_up_the_small_ones_behind_it_get_in(nursery
     assert kit.left == ["12345678", "s"]
 
 
-async def test_a_sender_that_was_cancelled_before_leaves_nothing(nursery: trio.Nursery) -> None:
+async def test_a_sender_that_was_cancelled_before_leaves_nothing() -> None:
     kit = Kit(max_messages=1)
     kit.put("a")
 
@@ -391,11 +587,8 @@ async def test_after_the_end_nothing_gets_in() -> None:
 # ------------------------------------------------------------------------------------ ttl
 
 
-async def test_a_message_expires_in_the_very_moment_and_makes_room_for_who_waits(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_a_message_expires_in_the_very_moment_and_makes_room_for_who_waits(autojump_clock: MockClock) -> None:
     kit = Kit(max_messages=1)
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("old", ttl=2.5)
     started = trio.current_time()
 
@@ -406,12 +599,8 @@ async def test_a_message_expires_in_the_very_moment_and_makes_room_for_who_waits
     assert kit.left == ["new"]
 
 
-async def test_expiry_follows_deadlines_and_not_the_order_of_sending(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_expiry_follows_deadlines_and_not_the_order_of_sending(autojump_clock: MockClock) -> None:
     kit = Kit(max_messages=None)
-    nursery.start_soon(kit.outbox.run_expiry)
-    await wait_all_tasks_blocked()
     kit.put("late", ttl=30)
     await wait_all_tasks_blocked()
     kit.put("soon", ttl=1)
@@ -437,11 +626,8 @@ async def test_a_message_that_expired_is_not_taken_even_before_anybody_noticed(a
     assert kit.drops == [DropEvent("old", "expired")]
 
 
-async def test_what_the_writer_has_taken_does_not_expire_unless_it_comes_back(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_what_the_writer_has_taken_does_not_expire_unless_it_comes_back(autojump_clock: MockClock) -> None:
     kit = Kit()
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("a", "b", ttl=1)
     kit.outbox.take(ALL)
 
@@ -454,11 +640,8 @@ async def test_what_the_writer_has_taken_does_not_expire_unless_it_comes_back(
     assert kit.outbox.is_empty
 
 
-async def test_what_came_back_in_time_still_expires_when_it_should(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_what_came_back_in_time_still_expires_when_it_should(autojump_clock: MockClock) -> None:
     kit = Kit()
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("a", ttl=2)
     kit.outbox.take(ALL)
     await trio.sleep(1)
@@ -471,7 +654,6 @@ async def test_what_came_back_in_time_still_expires_when_it_should(
 
 async def test_a_ttl_counts_from_when_the_message_got_in(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     kit = Kit(max_messages=1)
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("first")
     nursery.start_soon(kit.outbox.put, "second", 2)
     await trio.sleep(5)
@@ -510,11 +692,8 @@ async def test_a_ttl_of_zero_does_not_wait_for_room() -> None:
     assert kit.left == ["a"]
 
 
-async def test_a_ttl_of_zero_is_dropped_where_the_network_is_busy(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_a_ttl_of_zero_is_dropped_where_the_network_is_busy(autojump_clock: MockClock) -> None:
     kit = Kit()
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("now", ttl=0)
 
     await trio.sleep(0.1)
@@ -526,14 +705,15 @@ async def test_a_program_that_computes_for_long_does_not_cost_a_ttl_of_zero_its_
     nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     kit = Kit(max_messages=None)
+    bell = Bell()
+    kit.outbox.nudge = bell.ring
     sent: list[Message] = []
 
     async def write() -> None:
         while True:
-            await kit.outbox.bell.wait()
+            await bell.wait()
             sent.extend(kit.send_all())
 
-    nursery.start_soon(kit.outbox.run_expiry)
     nursery.start_soon(write)
     for number in range(20):  # trio draws lots who of several comes first
         await wait_all_tasks_blocked()
@@ -566,11 +746,8 @@ async def test_the_list_of_deadlines_does_not_grow_with_a_message_that_comes_bac
     assert len(kit.outbox._expiry._heap) < 100
 
 
-async def test_a_message_under_way_while_the_list_is_sorted_out_expires_all_the_same(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_a_message_under_way_while_the_list_is_sorted_out_expires_all_the_same(autojump_clock: MockClock) -> None:
     kit = Kit(max_messages=None)
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("a", ttl=5)
     kit.outbox.take(1)
     for _ in range(100):
@@ -582,6 +759,20 @@ async def test_a_message_under_way_while_the_list_is_sorted_out_expires_all_the_
     await trio.sleep(5)
 
     assert kit.drops[-1] == DropEvent("a", "expired")
+
+
+async def test_at_the_end_nothing_expires_any_more_and_no_task_is_left(autojump_clock: MockClock) -> None:
+    before = trio.lowlevel.current_statistics().tasks_living
+    kit = Kit()
+    kit.put("a", ttl=1)
+
+    kit.outbox.end(we_closed)
+    await wait_all_tasks_blocked()
+
+    assert trio.lowlevel.current_statistics().tasks_living == before
+    await trio.sleep(2)
+    assert kit.drops == []
+    assert kit.left == ["a"]
 
 
 # ------------------------------------------------------------------------------------ flush
@@ -642,9 +833,8 @@ async def test_two_tasks_may_flush_at_once(nursery: trio.Nursery) -> None:
     assert sorted(map(str, done)) == ["1", "2"]
 
 
-async def test_a_flush_does_not_wait_for_what_expired(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_a_flush_does_not_wait_for_what_expired(autojump_clock: MockClock) -> None:
     kit = Kit()
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("a", ttl=3)
 
     with trio.fail_after(4):
@@ -896,11 +1086,8 @@ async def test_with_drop_oldest_what_is_without_proof_goes_first() -> None:
     assert kit.left == ["b", "c"]
 
 
-async def test_what_went_out_once_may_still_expire_before_it_goes_out_again(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_what_went_out_once_may_still_expire_before_it_goes_out_again(autojump_clock: MockClock) -> None:
     kit = Kit(**RESENDING)
-    nursery.start_soon(kit.outbox.run_expiry)
     kit.put("a", ttl=2)
     kit.send_all()
     await trio.sleep(1)

@@ -5,7 +5,7 @@ from trio_wsprim._poison import MOST_LIVES, TOO_BIG, Suspicion
 
 
 def entry(size: int) -> Entry:
-    return Entry("x" * size, size, None)
+    return Entry("x" * size, size)
 
 
 FIRST, LARGE, LAST = entry(2), entry(9), entry(3)

@@ -1,7 +1,9 @@
+from collections import deque
+
 import pytest
 
 from trio_wsprim._errors import MessageTooBig
-from trio_wsprim._room import Room, message_size
+from trio_wsprim._room import Room, batch_size, message_size
 from trio_wsprim._values import Buffer, Message
 
 
@@ -13,6 +15,37 @@ def test_a_size_is_in_bytes_on_the_wire(message: Message, size: int) -> None:
 def test_a_lone_surrogate_has_no_size() -> None:
     with pytest.raises(UnicodeEncodeError):
         message_size("\ud800")
+
+
+@pytest.mark.parametrize(
+    ("messages", "size"),
+    [
+        ([], 0),
+        ([b""], 0),
+        (["abc", ""], 3),
+        ([b"\xff\xfe", b"a"], 3),
+        (["é€😀", "é"], 11),
+        (["a", "é", b"bc"], 5),
+        ([b"a", "é"], 3),
+    ],
+)
+def test_the_size_of_a_batch_is_that_of_its_messages_together(messages: list[Message], size: int) -> None:
+    assert batch_size(messages) == batch_size(deque(messages)) == size == sum(map(message_size, messages))
+
+
+def test_messages_are_counted_in_and_out_one_by_one_or_many_at_once() -> None:
+    room = Room(Buffer(max_messages=5, max_bytes=10))
+
+    room.add(2)
+    room.add(8, 4)
+    assert (room.messages, room.bytes) == (5, 10)
+    assert room.is_full()
+    room.remove(7, 3)
+    room.remove(1)
+
+    assert (room.messages, room.bytes) == (1, 2)
+    assert room.fits(8)
+    assert not room.fits(9)
 
 
 def test_both_limits_hold_at_once() -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -23,6 +25,24 @@ async def test_each_64th_step_lets_others_run(nursery: trio.Nursery) -> None:
         await pace.step()
 
     assert 8 <= turns - before <= 12
+
+
+async def test_others_have_a_turn_in_each_64_steps(nursery: trio.Nursery) -> None:
+    pace, steps, seen = Pace(), 0, [0]
+
+    async def watch() -> None:
+        while True:
+            seen.append(steps)
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(watch)
+    for _ in range(1000):
+        await pace.step()
+        steps += 1
+
+    assert len(seen) >= 1000 // 64
+    # Who goes first in a turn is trio's to say: so two turns may be 64 steps apart, or none, or twice as many.
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 128
 
 
 async def test_every_step_is_a_cancellation_point() -> None:
@@ -93,6 +113,29 @@ async def test_a_wait_that_is_cancelled_leaves_nothing(nursery: trio.Nursery, au
 
     assert scope.cancelled_caught
     await bell.wait()
+
+
+async def test_a_ring_after_one_of_two_gave_up_wakes_the_other(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bell = Bell()
+    woken: list[int] = []
+
+    async def wait(number: int, patience: float) -> None:
+        with trio.move_on_after(patience):
+            await bell.wait()
+            woken.append(number)
+
+    nursery.start_soon(wait, 1, 1)
+    nursery.start_soon(wait, 2, 9)
+    await trio.sleep(2)
+    bell.ring()
+    await wait_all_tasks_blocked()
+
+    assert woken == [2]
+    with trio.move_on_after(1) as scope:
+        await bell.wait()
+    assert scope.cancelled_caught
 
 
 # ------------------------------------------------------------------------------------ OneAtATime
@@ -343,6 +386,36 @@ async def test_a_failed_body_may_use_the_pump_and_then_ends_it(autojump_clock: M
 
     assert pump.moved == ["goodbye"]
     assert pump.ended.is_set()
+
+
+async def test_work_that_brings_its_scope_is_shielded_and_can_be_ended_by_it(autojump_clock: MockClock) -> None:
+    scope = trio.CancelScope()
+    ended: list[float] = []
+
+    async def work() -> None:
+        with scope:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(trio.current_time())
+
+    with trio.move_on_after(2) as outer:
+        async with serving(work, scope):
+            try:
+                await trio.sleep(4)
+            finally:
+                with trio.move_on_after(1, shield=True):
+                    await trio.sleep(10)
+                assert ended == []
+    assert outer.cancelled_caught
+    assert ended == [3]
+
+    scope = trio.CancelScope()
+    async with serving(work, scope):
+        await trio.sleep(1)
+        scope.cancel()
+        await trio.sleep(1)
+    assert ended == [3, 4]
 
 
 async def test_an_error_of_the_work_ends_the_body_and_comes_out_alone(autojump_clock: MockClock) -> None:

@@ -53,6 +53,69 @@ def test_a_signal_shows_its_value() -> None:
     assert repr(signal) == "<Signal 2, ended>"
 
 
+# ------------------------------------------------------------------------------------ many changes at once
+
+
+async def test_of_many_values_at_once_the_last_stays(autojump_clock: MockClock) -> None:
+    variable = Variable(0)
+
+    variable.set_each([3, 2, 1])
+    assert variable.signal.value == 1
+    variable.set_each([4])
+
+    assert variable.signal.value == 4
+
+
+async def test_who_waits_is_shown_each_of_many_values_in_order(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    variable = Variable(0)
+    seen: list[int] = []
+    waiting = await start_waiting(nursery, variable, 11)
+    await start_waiting(nursery, variable, seen.append)
+
+    variable.set_each([10, 11, 12])
+    await wait_all_tasks_blocked()
+
+    assert waiting.outcome == 11
+    assert seen == [0, 10, 11, 12]
+    assert variable.signal.value == 12
+
+
+async def test_a_value_among_many_breaks_how_long_another_was_held(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    variable = Variable(10)
+    waiting = await start_waiting(nursery, variable, is_big, held_for=2)
+    await trio.sleep(1)
+
+    variable.set_each([10, 1, 10])
+    await trio.sleep(1.5)
+    assert waiting.waits
+    await trio.sleep(1)
+
+    assert waiting.outcome == 10
+
+
+async def test_many_values_at_once_wake_who_iterates_for_the_last(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    variable = Variable(0)
+    seen: list[int] = []
+
+    async def iterate() -> None:
+        seen.extend([value async for value in variable.signal.values()])
+
+    nursery.start_soon(iterate)
+    await wait_all_tasks_blocked()
+    variable.set_each([1, 2, 3])
+    await wait_all_tasks_blocked()
+    variable.end()
+    await wait_all_tasks_blocked()
+
+    assert seen == [0, 3]
+
+
 # ------------------------------------------------------------------------------------ wait_value
 
 

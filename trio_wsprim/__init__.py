@@ -39,7 +39,7 @@ from trio_wsprim._values import (
     Undelivered,
 )
 from trio_wsprim._websocket import ReconnectingWebSocket, WebSocket
-from trio_wsprim.transports import TrioWebsocketTransport
+from trio_wsprim.transports import TrioWebsocketTransport, WebsocketsTransport
 
 __all__ = [
     "Backoff",
@@ -71,6 +71,7 @@ __all__ = [
     "UndeliveredError",
     "WebSocket",
     "WebSocketError",
+    "WebsocketsTransport",
     "create_event_signal",
     "create_reconnecting_ws",
     "create_ws",

@@ -16,7 +16,7 @@ from trio_wsprim._scopes import OneAtATime
 from trio_wsprim._seam import Incoming, Link, Pong, Upgrade
 from trio_wsprim._urls import Target, check_headers, check_subprotocols, parse_url
 from trio_wsprim._values import ConnectEvent, Message
-from trio_wsprim.transports import TrioWebsocketTransport
+from trio_wsprim.transports import default_transport
 
 T = TypeVar("T")
 
@@ -57,7 +57,8 @@ async def _find_target(endpoint: Endpoint, number: int) -> Target:
     """Ask where to dial, and tell those who watch."""
     facts = endpoint.facts
     try:
-        target = parse_url(await _blame("the url function", ask(endpoint.settings.url)))
+        url = endpoint.settings.url
+        target = url if isinstance(url, Target) else parse_url(await _blame("the url function", ask(url)))
         facts.url = target.shown
     except (TypeError, ValueError) as error:
         raise ConnectionFailed(f"the url function said no url: {error}") from error
@@ -81,7 +82,7 @@ async def _connect(nursery: trio.Nursery, settings: Settings, target: Target) ->
         max_message_bytes=settings.message_limit,
     )
     stream = await dial(target, settings)
-    transport = settings.transport or TrioWebsocketTransport()
+    transport = settings.transport or default_transport()
     return await transport.connect(nursery, stream, upgrade)
 
 

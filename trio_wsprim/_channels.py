@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from typing import Generic, Literal, Protocol, TypeVar, final
 
 import trio
@@ -13,6 +14,7 @@ from trio_wsprim._scopes import Bell, peeled_nursery
 from trio_wsprim._values import check_choice, check_count
 
 T = TypeVar("T")
+X = TypeVar("X")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 Dropping = Literal["drop_oldest", "drop_newest"]
@@ -39,23 +41,43 @@ class Feed(Protocol[T_contra]):
 class DroppingChannel(Generic[T]):
     """A channel that drops what its reader is too slow for. Check the arguments with `check_dropping` first."""
 
-    __slots__ = ("_drop_oldest", "_sender", "is_behind", "receiver")
+    __slots__ = ("_drop_oldest", "_max_buffer_size", "_sender", "is_behind", "receiver")
 
     def __init__(self, max_buffer_size: float, when_full: Dropping) -> None:
+        self._max_buffer_size = max_buffer_size
         self._drop_oldest = when_full == "drop_oldest"
         self._sender, self.receiver = trio.open_memory_channel[T](max_buffer_size)
         self.is_behind = False
 
+    def wanted(self, items: Sequence[X]) -> Sequence[X]:
+        """Tell which of many that come together can be kept at all, so that the others need not be made."""
+        if len(items) <= self._max_buffer_size + 1:
+            return items
+        size = int(self._max_buffer_size)
+        # A reader that waits takes the first.
+        return [items[0], *items[-size:]] if self._drop_oldest else items[: size + 1]
+
     def offer(self, item: T) -> None:
         """See `Feed`."""
+        self.offer_each((item,))
+
+    def offer_each(self, items: Iterable[T]) -> None:
+        """Put items in, in order; never waits."""
+        send, drop = self._sender.send_nowait, self.receiver.receive_nowait
         # A reader may have closed its end early: it wants no more.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            try:
-                self._sender.send_nowait(item)
-            except trio.WouldBlock:
-                if self._drop_oldest:
-                    self.receiver.receive_nowait()
-                    self._sender.send_nowait(item)
+            rest = iter(items)
+            for item in rest:
+                try:
+                    send(item)
+                except trio.WouldBlock:
+                    break
+            else:
+                return
+            if self._drop_oldest:
+                for newer in chain((item,), rest):
+                    drop()
+                    send(newer)
 
     def end(self) -> None:
         """See `Feed`."""

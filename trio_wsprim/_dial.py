@@ -5,12 +5,14 @@ from __future__ import annotations
 import ssl
 from functools import cache
 from math import inf
+from socket import SOCK_STREAM, AddressFamily, inet_pton
 from typing import cast
 
 import trio
 
 from trio_wsprim._errors import ConnectionFailed
 from trio_wsprim._options import Settings, check_type
+from trio_wsprim._tls import TlsStream
 from trio_wsprim._urls import Target
 
 
@@ -40,11 +42,13 @@ async def dial(target: Target, settings: Settings) -> trio.abc.Stream:
 async def _secure(stream: trio.abc.Stream, target: Target, settings: Settings) -> trio.abc.Stream:
     """Do the TLS handshake over a stream, which is closed if that fails."""
     try:
-        secure = trio.SSLStream(
-            stream,
-            settings.ssl_context or _default_context(),
-            server_hostname=target.host.removesuffix("."),  # the root's dot is DNS's matter; certificates have none
-            https_compatible=True,  # a missing close_notify is a lost connection, as without TLS
+        context = settings.ssl_context or _default_context()
+        hostname = target.host.removesuffix(".")  # the root's dot is DNS's matter; certificates have none
+        # A missing close_notify is a lost connection, as without TLS.
+        secure = (
+            TlsStream(stream, context, hostname)
+            if isinstance(stream, trio.SocketStream)
+            else trio.SSLStream(stream, context, server_hostname=hostname, https_compatible=True)
         )
         await secure.do_handshake()
     except BaseException:
@@ -58,7 +62,23 @@ async def _open_stream(target: Target, settings: Settings) -> trio.abc.Stream:
         return await settings.open_stream(target.host, target.port)
     if settings.proxy is not None:
         return await _open_through_proxy(settings.proxy, target)
-    return await trio.open_tcp_stream(target.host, target.port)
+    return await _open_tcp_stream(target.host, target.port)
+
+
+async def _open_tcp_stream(host: str, port: int) -> trio.SocketStream:
+    """Connect by happy eyeballs (RFC 8305); a literal address needs none, and a fifth of the time."""
+    try:
+        family = AddressFamily.AF_INET6 if ":" in host else AddressFamily.AF_INET
+        inet_pton(family, host)
+    except OSError:
+        return await trio.open_tcp_stream(host, port)
+    sock = trio.socket.socket(family, SOCK_STREAM)
+    try:
+        await sock.connect((host, port))
+        return trio.SocketStream(sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _open_through_proxy(proxy: str, target: Target) -> trio.abc.Stream:

@@ -15,7 +15,7 @@ from trio_wsprim._lifecycle import check_move
 from trio_wsprim._options import Heartbeat, Settings
 from trio_wsprim._outbox import Outbox
 from trio_wsprim._signal import Variable
-from trio_wsprim._urls import parse_url
+from trio_wsprim._urls import Target
 from trio_wsprim._values import (
     CloseEvent,
     DropEvent,
@@ -114,7 +114,7 @@ class Endpoint:
         self.outbox = Outbox(settings.outbox, self._drop, tracks=settings.track or resends, resends=resends)
         self.incoming = Incoming(settings.inbox, self.hub, self._drop)
         self.state = Variable(ReadyState.CONNECTING)
-        self.facts = Facts(url="" if callable(settings.url) else parse_url(settings.url).shown)
+        self.facts = Facts(url=settings.url.shown if isinstance(settings.url, Target) else "")
         self.heartbeat: Heartbeat | None = None
         self.end: End | None = None
         self.ended = trio.Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast, final
 
@@ -10,7 +10,7 @@ import trio
 
 from trio_wsprim._channels import Dropping, DroppingChannel
 from trio_wsprim._signal import Signal, Variable
-from trio_wsprim._values import Event
+from trio_wsprim._values import Event, Message, MessageEvent
 
 E = TypeVar("E", bound=Event)
 
@@ -28,7 +28,7 @@ class EventsHub:
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody watches anything, so that a frequent event is worth making."""
+        """Whether anybody watches anything."""
         return bool(self._watchers or self._latest)
 
     def emit(self, event: Event) -> None:
@@ -38,6 +38,14 @@ class EventsHub:
         for kind, latest in self._latest.items():
             if isinstance(event, kind):
                 latest.set(event)
+
+    def emit_messages(self, messages: Sequence[Message]) -> None:
+        """Tell everybody of messages that came together."""
+        for watcher in self._watchers:
+            watcher.offer_each(map(MessageEvent, watcher.wanted(messages)))
+        for kind, latest in self._latest.items():
+            if issubclass(MessageEvent, kind):
+                latest.set_each([MessageEvent(message) for message in messages])
 
     def latest(self, kind: type[E]) -> Signal[E | None]:
         """Give the signal of the latest event of a kind, or of any for `Event`; `None` before the first from now on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Literal, final
 
@@ -10,11 +10,11 @@ import trio
 
 from trio_wsprim._channels import DroppingChannel, Feed, WaitingChannel
 from trio_wsprim._events_hub import EventsHub
-from trio_wsprim._inbox import Inbox
-from trio_wsprim._room import message_size
+from trio_wsprim._inbox import Inbox, Reader
+from trio_wsprim._room import batch_size
 from trio_wsprim._scopes import Bell
 from trio_wsprim._signal import Variable
-from trio_wsprim._values import Buffer, DropEvent, Message, MessageEvent
+from trio_wsprim._values import Buffer, DropEvent, Message
 
 Reply = Message | Callable[[Message], object]
 
@@ -55,39 +55,69 @@ class Incoming:
         self.messages_received = 0
         self.bytes_received = 0
 
-    def deliver(self, message: Message) -> None:
-        """Give a message to everybody; never waits.
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Give messages to everybody, all that came together; never waits.
 
         Raises:
-            Exception: What a user's `reply` predicate raised.
+            Exception: What a user's `reply` predicate raised; those before it have been delivered.
         """
-        if self._is_closed or self._is_reply(message):
+        if self._is_closed:
             return
-        self.messages_received += 1
-        self.bytes_received += message_size(message)
-        self.message.set(message)
+        if self.reply is None:
+            self._deliver(messages)
+            return
+        shown: list[Message] = []
+        try:
+            shown.extend(message for message in messages if not self._is_reply(message))
+        finally:
+            self._deliver(shown)
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        size = batch_size(messages)
+        self.messages_received += len(messages)
+        self.bytes_received += size
+        self.message.set_each(messages)
         if self._hub.is_watched:
-            self._hub.emit(MessageEvent(message))
+            self._hub.emit_messages(messages)
         for feed in self._feeds:
-            feed.offer(message)
+            for message in messages:
+                feed.offer(message)
         if self.inbox is not None:
-            self.inbox.put(message)
+            self.inbox.put(messages, size)
 
     def _is_reply(self, message: Message) -> bool:
-        if self.reply is None:
-            return False
         return bool(self.reply(message)) if callable(self.reply) else message == self.reply
+
+    def lend(self, reader: Reader | None) -> None:
+        """Let receivers read for themselves, from now on; or no more."""
+        if self.inbox is not None:
+            self.inbox.reader = reader
+
+    @property
+    def has_receivers(self) -> bool:
+        """Whether somebody waits in `receive` to be woken."""
+        return self.inbox is not None and self.inbox.has_receivers
 
     def has_room(self) -> bool:
         """Whether everybody is ready for more; when we have hung up, everything is discarded at once."""
-        return self._is_closed or (
-            (self.inbox is None or self.inbox.has_room()) and not any(feed.is_behind for feed in self._feeds)
-        )
+        if self._is_closed:
+            return True
+        if self._feeds and any(feed.is_behind for feed in self._feeds):
+            return False
+        return self.inbox is None or self.inbox.has_room()
 
     async def wait_room(self) -> None:
         """Wait until everybody is ready for more. Cancellation: atomic."""
-        while not self.has_room():
-            await self._freed.wait()
+        if self.inbox is not None:
+            self.inbox.await_room(True)
+        try:
+            while not self.has_room():
+                await self._freed.wait()
+        finally:
+            if self.inbox is not None:
+                self.inbox.await_room(False)
 
     @asynccontextmanager
     async def subscribe(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from math import inf
+from typing import Final, cast, final
 
 import trio
 
@@ -13,9 +14,10 @@ from trio_wsprim._errors import ConnectionClosed
 from trio_wsprim._heart import Heart
 from trio_wsprim._options import Heartbeat
 from trio_wsprim._pings import PendingPing, Pings
+from trio_wsprim._reading import Reading
 from trio_wsprim._scopes import peeled_nursery
-from trio_wsprim._seam import Ending, Incoming, Link, Pong
-from trio_wsprim._values import ReadyState
+from trio_wsprim._seam import Ending, Incoming, Link, Outgoing, Pong
+from trio_wsprim._values import Message, ReadyState
 from trio_wsprim._writer import LAST_WORDS, Writer
 
 # At 64 KiB a turn this is what a kernel keeps for us at most (Linux: 6 MiB by default).
@@ -56,16 +58,18 @@ class Life:
     """
 
     __slots__ = (
+        "_closing",
+        "_deadline",
         "_endpoint",
         "_farewell",
         "_heart",
-        "_is_behind",
+        "_is_dropped",
         "_is_over",
         "_link",
         "_nursery",
         "_peers_close",
         "_pings",
-        "_scope",
+        "_reading",
         "_unread",
         "_was_behind",
         "_writer",
@@ -76,17 +80,20 @@ class Life:
         self._endpoint = endpoint
         self._link = link
         self._unread = unread
-        self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._writer = Writer(link, endpoint.outbox)
+        # Around the closing handshake; and when that, or all before it, is over at the latest.
+        self._closing: trio.CancelScope | None = None
+        self._deadline = inf
+        self._writer = Writer(link, endpoint.outbox, self._start_writing)
         self._pings = Pings()
+        self._reading = Reading(link, endpoint.incoming, self._deliver, self._stand, self._pings.are_waiting)
         self._heart: Heart | None = None
         self._farewell: Farewell | None = None
-        # Whether we do not read, since somebody has not read what we did.
-        self._is_behind = False
-        # Whether that was so when we said goodbye.
+        # Whether we did not read when we said goodbye, since somebody had not read what we had.
         self._was_behind = False
         self._is_over = False
+        # Whether it is over without any closing handshake.
+        self._is_dropped = False
         # What the reader found, while a write may still be under way.
         self._peers_close: ConnectionClosed | None = None
         self.error: Exception | None = None
@@ -98,40 +105,67 @@ class Life:
 
         Cancellation: always closes.
         """
-        outbox = self._endpoint.outbox
-        outbox.flows = True
         try:
-            with self._scope:
-                async with peeled_nursery() as self._nursery:
-                    self._start(self._read)
-                    self._start(self._write)
-                    if outbox.tracks:
-                        self._start(self._confirm)
-                    if self._endpoint.heartbeat is not None and self._farewell is None:
-                        self.start_heartbeat(self._endpoint.heartbeat)
-                outbox.flows = False
-                await self._close()
+            await self._run_tasks()
+            await self._close()
         finally:
-            outbox.flows = False
             await self._link.abort()
             self._settle()
         return self._link.ending
+
+    async def _run_tasks(self) -> None:
+        if self._is_dropped:
+            return
+        async with peeled_nursery() as self._nursery:
+            try:
+                await self._serve_users()
+            finally:
+                # Before the nursery closes: from now on nobody starts anything in it.
+                self._leave_users()
+
+    async def _serve_users(self) -> None:
+        outbox, incoming = self._endpoint.outbox, self._endpoint.incoming
+        assert self._nursery is not None
+        outbox.nudge = self._writer.nudge
+        outbox.push = self._writer.push if self._link.is_direct else None
+        incoming.lend(self._reading)
+        self._nursery.cancel_scope.deadline = self._deadline
+        self._writer.open()
+        if self._farewell is not None:
+            self._writer.wake()
+        if outbox.tracks:
+            self._start(self._confirm)
+        if self._endpoint.heartbeat is not None and self._farewell is None:
+            self.start_heartbeat(self._endpoint.heartbeat)
+        # Here and not in a task of its own, since a task costs some 4 KiB.
+        await self._run_task(self._read)
+
+    def _leave_users(self) -> None:
+        """Nobody's task but ours has anything to do with the link any more."""
+        self._endpoint.outbox.nudge = self._endpoint.outbox.push = None
+        self._endpoint.incoming.lend(None)
+        self._writer.stop()
+        self._stop_heartbeat()
 
     def start_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Beat from now on, instead of any heartbeat before."""
         self._stop_heartbeat()
         if self._is_over:
             return
-        self._heart = Heart(heartbeat, self._link, self._writer.send_now)
-        if self._is_behind:
+        self._heart = Heart(heartbeat, self._link, self._send_expecting, self._stop, self._start)
+        if self._reading.is_behind:
             self._heart.stand()
-        self._start(self._heart.run)
 
     def ping(self) -> PendingPing:
         """Send a ping frame ahead of what is buffered."""
         pending = self._pings.add()
-        self._writer.send_now(pending.ping, lambda: pending.leave(self._endpoint.outbox.newest_sent))
+        self._send_expecting(pending.ping, lambda: pending.leave(self._endpoint.outbox.newest_sent))
         return pending
+
+    def _send_expecting(self, item: Outgoing, leave: Callable[[], None]) -> None:
+        """Send ahead of what is buffered something that the peer will answer."""
+        self._writer.send_now(item, leave)
+        self._reading.go_on()
 
     def forget(self, pending: PendingPing) -> None:
         """Nobody waits for that ping any more; if it has not left, it will not."""
@@ -140,20 +174,38 @@ class Life:
 
     def drop(self) -> None:
         """End at once, without a word to the peer; nothing that comes in from now on is delivered."""
-        self._is_over = True
-        self._scope.cancel()
+        self._is_over = self._is_dropped = True
+        self._leave_users()  # now, since what is sent next is for the next connection
+        for scope in self._scopes():
+            scope.cancel()
 
     def say_goodbye(self, farewell: Farewell) -> None:
         """End with a closing handshake, by its deadline; what has ended already only hurries."""
-        self._scope.deadline = min(self._scope.deadline, farewell.deadline)
+        self._hurry(farewell.deadline)
         if self._is_over or self._peers_close is not None:
             return
         self._farewell = farewell
-        self._was_behind = self._is_behind
+        self._was_behind = self._reading.is_behind
+        self._reading.reclaim()
         self._stop_heartbeat()
-        self._endpoint.outbox.bell.ring()
+        self._writer.wake()
+
+    def _scopes(self) -> Iterator[trio.CancelScope]:
+        """Give what is under way."""
+        if self._nursery is not None:
+            yield self._nursery.cancel_scope
+        if self._closing is not None:
+            yield self._closing
+
+    def _hurry(self, deadline: float) -> None:
+        self._deadline = min(self._deadline, deadline)
+        for scope in self._scopes():
+            scope.deadline = self._deadline
 
     # -------------------------------------------------------------------------------- tasks
+
+    def _start_writing(self) -> None:
+        self._start(self._write)
 
     def _start(self, task: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None
@@ -171,48 +223,45 @@ class Life:
         if not self._is_over:
             self._is_over = True
             self.error = error
+            self._leave_users()
             self._nursery.cancel_scope.cancel()
 
     async def _read(self) -> None:
         self._deliver(self._unread)
-        while True:
-            await self._wait_room()
-            try:
-                batch = await self._link.receive()
-            except ConnectionClosed as error:
-                if error.code != _LOST:
-                    await self._let_write_end(error)
-                raise
-            self._deliver(batch)
+        self._unread = ()
+        try:
+            await self._reading.run()
+        except ConnectionClosed as error:
+            if error.code != _LOST:
+                await self._let_write_end(error)
+            raise
 
     async def _let_write_end(self, error: ConnectionClosed) -> None:
         """Give a write under way some time, since the close frame that we owe must not follow a torn one."""
         self._stop_heartbeat()
         self._peers_close = error
-        self._endpoint.outbox.bell.ring()
+        self._writer.wake()
         await trio.sleep(LAST_WORDS)
 
     def _deliver(self, batch: Sequence[Incoming]) -> None:
+        self._writer.note_read()
+        is_plain = type(batch[0]) is not Pong if len(batch) == 1 else Pong not in set(map(type, batch))
+        if is_plain:
+            if not self._is_over:
+                self._endpoint.incoming.deliver(cast("Sequence[Message]", batch))
+            return
         for item in batch:
             if self._is_over:
                 return
             if isinstance(item, Pong):
                 self._pings.answer(item.payload, self._note_pong)
             else:
-                self._endpoint.incoming.deliver(item)
+                self._endpoint.incoming.deliver([item])
 
-    async def _wait_room(self) -> None:
-        """Stop reading while somebody is behind, so that TCP pushes back; that is not the peer's silence."""
-        incoming = self._endpoint.incoming
-        if incoming.has_room():
-            return
-        self._is_behind = True
+    def _stand(self, stands: bool) -> None:
+        """Reading has stopped, or goes on."""
         if self._heart is not None:
-            self._heart.stand()
-        await incoming.wait_room()
-        self._is_behind = False
-        if self._heart is not None:
-            self._heart.go()
+            self._heart.stand() if stands else self._heart.go()
 
     def _note_pong(self, pending: PendingPing, latency: float) -> None:
         """Frames keep their order, so a pong proves that all before its ping arrived."""
@@ -229,10 +278,10 @@ class Life:
 
     async def _write(self) -> None:
         """Send what there is to send; when a close is due, stop everything, between two frames."""
-        await self._writer.run_until(self._is_close_due)
-        if self._was_behind:
-            await self._catch_up()
-        self._stop(self._peers_close)
+        if await self._writer.run_until(self._is_close_due):
+            if self._was_behind:
+                await self._catch_up()
+            self._stop(self._peers_close)
 
     async def _catch_up(self) -> None:
         """Have read what came while nobody read: if the peer's close is in it, then ours only answers it."""
@@ -248,7 +297,7 @@ class Life:
 
     def _stop_heartbeat(self) -> None:
         if self._heart is not None:
-            self._heart.scope.cancel()
+            self._heart.stop()
             self._heart = None
 
     # -------------------------------------------------------------------------------- closing
@@ -259,14 +308,18 @@ class Life:
         lost = isinstance(self.error, ConnectionClosed) and self.error.code == _LOST
         if lost or not (farewell or isinstance(self.error, ConnectionClosed)):
             return
+        now = trio.current_time()
+        if self._is_dropped or now >= self._deadline:
+            return
         self._endpoint.move(ReadyState.CLOSING)
         timeout = self._endpoint.settings.close_timeout
         if farewell is None and timeout is not None:
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + timeout)
-        if farewell is None:
-            await self._link.aclose(_NORMAL, "")
-        else:
-            await self._link.aclose(farewell.code, farewell.reason)
+            self._hurry(now + timeout)
+        with trio.CancelScope(deadline=self._deadline) as self._closing:
+            if farewell is None:
+                await self._link.aclose(_NORMAL, "")
+            else:
+                await self._link.aclose(farewell.code, farewell.reason)
 
     @property
     def is_proved(self) -> bool:

@@ -14,7 +14,7 @@ import trio
 
 from trio_wsprim._backoff import Backoff, as_backoff
 from trio_wsprim._seam import Transport
-from trio_wsprim._urls import Headers, check_headers, check_subprotocols, parse_url
+from trio_wsprim._urls import Headers, Target, check_headers, check_subprotocols, parse_url
 from trio_wsprim._values import Buffer, Message, check_choice, check_count, check_seconds
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ class ReconnectingOptions(Options, total=False):
 class Settings:
     """The options of one socket, checked. Its repr leaves out what may hold secrets."""
 
-    url: Source[str] = field(repr=False)
+    url: Target | Callable[[], str] | Callable[[], Awaitable[str]] = field(repr=False)
     subprotocols: Source[Subprotocols] = field(default=(), repr=False)
     headers: Source[Headers] = field(default=(), repr=False)
     ssl_context: ssl.SSLContext | None = None
@@ -230,16 +230,15 @@ def read_settings(url: Source[str], subprotocols: Source[Subprotocols], options:
     unknown = sorted(given.keys() - Options.__annotations__.keys())
     if unknown:
         raise TypeError(f"unknown option {', '.join(unknown)}")
-    if not callable(url):
-        target = parse_url(url)
-        if options.get("ssl_context") is not None and not target.secure:
-            raise ValueError(f"ssl_context is for wss: urls, got {target.shown!r}")
+    target = url if callable(url) else parse_url(url)
+    if isinstance(target, Target) and options.get("ssl_context") is not None and not target.secure:
+        raise ValueError(f"ssl_context is for wss: urls, got {target.shown!r}")
     if not callable(subprotocols):
         subprotocols = check_subprotocols(subprotocols)
     headers = options.get("headers", ())
     if not callable(headers):
         given["headers"] = check_headers(headers)
-    return Settings(url=url, subprotocols=subprotocols, **cast("dict[str, Any]", given))
+    return Settings(url=target, subprotocols=subprotocols, **cast("dict[str, Any]", given))
 
 
 async def ask(source: Source[T]) -> T:

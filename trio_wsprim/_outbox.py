@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 
@@ -19,6 +19,11 @@ from trio_wsprim._values import Buffer, DropEvent, DropReason, Message, Undelive
 
 # `ttl=0` allows the writer its next turn, and no more: a write that takes longer than this is "not now".
 _NOW: Final = 0.01
+
+
+# What every outbox has until its first message: an empty deque takes 760 bytes, and many a socket only listens.
+# No deque at all, so that nothing can get into what all of them share.
+_EMPTY: Final = cast("deque[Entry]", ())
 
 
 @final
@@ -61,11 +66,11 @@ class Outbox:
         "_senders",
         "_serial",
         "_taken",
-        "bell",
         "breaks",
         "bytes_sent",
-        "flows",
         "messages_sent",
+        "nudge",
+        "push",
         "resends",
         "room",
     )
@@ -80,22 +85,23 @@ class Outbox:
     ) -> None:
         self._buffer = buffer
         self._report = report
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[Entry] = _EMPTY
         self._taken: list[Entry] = []
-        self._senders: deque[_Sender] = deque()
+        self._senders: list[_Sender] = []
         self._refusal: Callable[[], BaseException] | None = None
         self._end: Callable[[], BaseException] | None = None
         self._serial = 0
         self._proof = Proof(buffer, tracks=tracks, resends=resends)
         self._handed = Bell()
         self.resends = resends
-        self._expiry = Expiry()
+        self._expiry = Expiry(self._expire)
         self._departed = Bell()
-        # Rings when there is something for the writer.
-        self.bell = Bell()
         self.room = Room(buffer)
-        # Whether a connection takes from it.
-        self.flows = False
+        # Tells the connection that takes from it that there is something; `None` while there is none.
+        self.nudge: Callable[[], None] | None = None
+        # Has a lone message written at once, if the connection can and finds it worthwhile: whether it is out, or under
+        # way; `None` if neither.
+        self.push: Callable[[Message], bool | None] | None = None
         # How many connections have ended, and how the last one did.
         self.breaks = 0
         self._break: BaseException | None = None
@@ -103,6 +109,42 @@ class Outbox:
         self.bytes_sent = 0
 
     # -------------------------------------------------------------------------------- putting in
+
+    def put_quick(self, message: Message, size: int) -> bool:
+        """Accept a message of that size, if nothing has to be asked but whether there is room."""
+        room = self.room
+        if self._refusal is not None or self._senders:
+            return False
+        if room.messages >= room.max_messages or room.bytes + size > room.max_bytes:
+            return False
+        self._serial = serial = self._serial + 1
+        if self.push is not None and not self._queue:
+            is_through = self.push(message)
+            if is_through is not None:
+                self._note_pushed(message, size, is_through)
+                return True
+        if self._queue is _EMPTY:
+            self._queue = deque()
+        self._queue.append(Entry(message, size, serial))
+        room.messages += 1
+        room.bytes += size
+        if self.nudge is not None:
+            self.nudge()
+        return True
+
+    def _note_pushed(self, message: Message, size: int, is_through: bool) -> None:
+        """A message went past the queue: it is out, or under way, as if it had been taken."""
+        if is_through and not self.tracks:
+            self.messages_sent += 1
+            self.bytes_sent += size
+            self._proof.newest_sent = self._serial
+            return
+        entry = Entry(message, size, self._serial)
+        entry.waits = False
+        self.room.add(size)
+        self._taken.append(entry)
+        if is_through:
+            self.settle(1)
 
     async def put(self, message: Message, ttl: float | None) -> None:
         """Accept a message, waiting for room if the policy says so.
@@ -133,11 +175,14 @@ class Outbox:
         if self._refusal is not None:
             raise self._refusal()
         self.room.check_size(size)
-        return Entry(message, size, ttl)
+        entry = Entry(message, size)
+        entry.ttl = ttl
+        entry.waits = False
+        return entry
 
     def _offer(self, entry: Entry) -> bool:
         """Settle an entry by the rules; `False` if it has to wait."""
-        if entry.ttl == 0 and not self.flows:
+        if entry.ttl == 0 and self.nudge is None:
             self._drop(entry, "expired")
             return True
         if self.room.fits(entry.size) and not self._senders:
@@ -172,7 +217,7 @@ class Outbox:
     def _admit(self) -> None:
         """Let in those who wait for room, in order."""
         while self._senders and self.room.fits(self._senders[0].entry.size):
-            sender = self._senders.popleft()
+            sender = self._senders.pop(0)
             self._accept(sender.entry)
             sender.event.set()
 
@@ -182,10 +227,13 @@ class Outbox:
         entry.waits = True
         if entry.ttl is not None:
             entry.deadline = trio.current_time() + (entry.ttl or _NOW)
+        if self._queue is _EMPTY:
+            self._queue = deque()
         self._queue.append(entry)
         self.room.add(entry.size)
-        self.bell.ring()
         self._expiry.watch(entry)
+        if self.nudge is not None:
+            self.nudge()
 
     # -------------------------------------------------------------------------------- taking out
 
@@ -194,18 +242,21 @@ class Outbox:
 
         They stay counted until `settle`.
         """
-        now = trio.current_time()
+        queue, taken = self._queue, self._taken
         size = 0
-        while self._queue and (not self._taken or size + self._queue[0].size <= max_bytes):
-            entry = self._queue[0]
-            if entry.deadline <= now and entry.ttl != 0:  # this turn is the one that `ttl=0` allows
+        while queue:
+            entry = queue[0]
+            # What has `ttl=0` may go: this turn is the one that it is allowed.
+            if entry.ttl and entry.deadline <= trio.current_time():
                 self._drop(entry, "expired")
                 continue
-            self._queue.popleft()
-            entry.waits = False
             size += entry.size
-            self._taken.append(entry)
-        return self._taken
+            if size > max_bytes and taken:
+                break
+            queue.popleft()
+            entry.waits = False
+            taken.append(entry)
+        return taken
 
     def settle(self, sent: int, *, is_torn: bool = True) -> None:
         """Say that the first `sent` of those taken went out; the others come back to where they were.
@@ -215,25 +266,33 @@ class Outbox:
             is_torn: Whether the peer may have got the beginning of the next one.
         """
         taken, self._taken = self._taken, []
-        for entry in taken[:sent]:
-            self._hand_over(entry)
-        self._proof.begin(next(iter(taken[sent:]), None) if is_torn else None)
-        self._put_back(taken[sent:])
-        self._admit()
+        left: Sequence[Entry] = ()
+        if sent < len(taken):
+            taken, left = taken[:sent], taken[sent:]
+            self._put_back(left)
+        if taken:
+            self._hand_over(taken)
+        self._proof.begin(left[0] if left and is_torn else None)
+        if self._senders:
+            self._admit()
         self._departed.ring()
 
-    def _hand_over(self, entry: Entry) -> None:
-        if not entry.was_sent:
-            self.messages_sent += 1
-            self.bytes_sent += entry.size
-        self._proof.hand_over(entry)
+    def _hand_over(self, entries: Sequence[Entry]) -> None:
+        fresh = entries
         if self.tracks:
+            fresh = [entry for entry in entries if not entry.was_sent]
             self._handed.ring()
-        else:
-            self.room.remove(entry.size)
+        size = sum([entry.size for entry in fresh])
+        self.messages_sent += len(fresh)
+        self.bytes_sent += size
+        self._proof.hand_over(entries)
+        if not self.tracks:
+            self.room.remove(size, len(fresh))
 
     def _put_back(self, entries: Sequence[Entry]) -> None:
         """Put entries where they were: before all that waits."""
+        if entries and self._queue is _EMPTY:
+            self._queue = deque()
         for entry in reversed(entries):
             entry.waits = True
             self._queue.appendleft(entry)
@@ -280,8 +339,7 @@ class Outbox:
 
     def _free(self, entries: Sequence[Entry]) -> None:
         """Give back the room of entries that are done with."""
-        for entry in entries:
-            self.room.remove(entry.size)
+        self.room.remove(sum([entry.size for entry in entries]), len(entries))
         self._admit()
         self._departed.ring()
 
@@ -406,7 +464,7 @@ class Outbox:
     def close(self, refusal: Callable[[], BaseException]) -> None:
         """Accept nothing more; who waits for room, or comes later, gets the error that `refusal` makes."""
         self._refusal = refusal
-        senders, self._senders = self._senders, deque[_Sender]()
+        senders, self._senders = self._senders, list[_Sender]()
         for sender in senders:
             sender.error = refusal()
             sender.event.set()
@@ -414,14 +472,11 @@ class Outbox:
     def end(self, refusal: Callable[[], BaseException]) -> None:
         """Nothing more will leave; who flushes gets the error that `refusal` makes."""
         self._end = refusal
+        self._expiry.stop()
         self.close(refusal)
         self._departed.ring()
 
     # -------------------------------------------------------------------------------- expiry
-
-    async def run_expiry(self) -> None:
-        """Drop what expires when it does, until cancelled."""
-        await self._expiry.run(self._expire)
 
     def _expire(self, entry: Entry) -> None:
         if entry.waits:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import final
@@ -70,7 +69,7 @@ class Pings:
     __slots__ = ("_mark", "_numbers", "_pending")
 
     def __init__(self) -> None:
-        self._pending: deque[PendingPing] = deque()
+        self._pending: list[PendingPing] = []
         self._numbers = count(1)
         # A server may send pongs that nobody asked for (RFC 6455, 5.5.3), and count in them as we do.
         self._mark = os.urandom(4)
@@ -80,6 +79,10 @@ class Pings:
         pending = PendingPing(Ping(b"%b%d" % (self._mark, next(self._numbers))))
         self._pending.append(pending)
         return pending
+
+    def are_waiting(self) -> bool:
+        """Whether a pong is expected."""
+        return bool(self._pending)
 
     def forget(self, pending: PendingPing) -> None:
         """Nobody waits for it any more."""
@@ -95,7 +98,7 @@ class Pings:
         if not any(each.has_left and each.ping.payload == payload for each in self._pending):
             return
         while True:
-            pending = self._pending.popleft()
+            pending = self._pending.pop(0)
             note(pending, pending.answer())
             if pending.ping.payload == payload:
                 return
@@ -103,4 +106,4 @@ class Pings:
     def fail(self, error: BaseException) -> None:
         """The connection has ended."""
         while self._pending:
-            self._pending.popleft().fail(error)
+            self._pending.pop(0).fail(error)

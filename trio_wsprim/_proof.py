@@ -66,12 +66,11 @@ class Proof:
         self.newest_sent = 0
         self.doubt: BaseException | None = None
 
-    def hand_over(self, entry: Entry) -> None:
-        """The network has taken it, to its last byte."""
-        self.newest_sent = entry.serial
+    def hand_over(self, entries: Sequence[Entry]) -> None:
+        """The network has taken them, to their last byte; at least one."""
+        self.newest_sent = entries[-1].serial
         if self.ledger is not None:
-            self.ledger.add(entry)
-        entry.was_sent = True
+            self.ledger.add(entries)
 
     def begin(self, entry: Entry | None) -> None:
         """The network may have taken the beginning of it, and takes no more; `None` if of none."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, cast, final
 
 import trio
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 # A call that need not wait is a cancellation point each time, and a schedule point each 64th time. A schedule
 # point costs some 4 µs, a check for cancellation 0.2 µs; measured from 1 to 256, 64 is where more gains nothing.
@@ -23,16 +24,14 @@ class Pace:
     def __init__(self) -> None:
         self._calls = 0
 
-    async def step(self) -> None:
-        """Be a cancellation point, and each 64th time a schedule point too.
+    def step(self) -> Awaitable[None]:
+        """Give what is a cancellation point when awaited, and each 64th time a schedule point too.
 
         Cancellation: atomic.
         """
+        # Not `async`, which would put a coroutine around trio's own for every message.
         self._calls = calls = (self._calls + 1) % _CALLS_PER_SCHEDULE_POINT
-        if calls:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await trio.lowlevel.checkpoint()
+        return checkpoint_if_cancelled() if calls else checkpoint()  # noqa: ASYNC105 - awaited by who called
 
 
 @final
@@ -46,13 +45,15 @@ class Bell:
     __slots__ = ("_lot", "_rung")
 
     def __init__(self) -> None:
-        self._lot = trio.lowlevel.ParkingLot()
+        # There only while somebody waits: a socket has many bells, and a lot takes 350 bytes.
+        self._lot: trio.lowlevel.ParkingLot | None = None
         self._rung = False
 
     def ring(self) -> None:
         """Wake all who wait, or the next one to come."""
-        if self._lot:
-            self._lot.unpark_all()
+        lot, self._lot = self._lot, None
+        if lot:
+            lot.unpark_all()
         else:
             self._rung = True
 
@@ -62,10 +63,12 @@ class Bell:
         Cancellation: atomic.
         """
         if self._rung:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await checkpoint_if_cancelled()
             self._rung = False
-        else:
-            await self._lot.park()
+            return
+        if self._lot is None:
+            self._lot = trio.lowlevel.ParkingLot()
+        await self._lot.park()
 
 
 @final
@@ -76,21 +79,21 @@ class OneAtATime:
         doing: What the one at work does: `sending`, `receiving`.
     """
 
-    __slots__ = ("_busy", "_doing")
+    __slots__ = ("_doing", "is_busy")
 
     def __init__(self, doing: str) -> None:
         self._doing = doing
-        self._busy = False
+        self.is_busy = False
 
     def __enter__(self) -> None:
         """Claim the work, or raise `trio.BusyResourceError`."""
-        if self._busy:
+        if self.is_busy:
             raise trio.BusyResourceError(f"another task is {self._doing} already")
-        self._busy = True
+        self.is_busy = True
 
     def __exit__(self, *_: object) -> None:
         """Leave it to the next task."""
-        self._busy = False
+        self.is_busy = False
 
 
 @final
@@ -149,34 +152,67 @@ def _split(error: BaseException) -> tuple[object, object]:
     return is_cancellation, not is_cancellation
 
 
-@asynccontextmanager
-async def peeled_nursery() -> AsyncGenerator[trio.Nursery]:
+@final
+class peeled_nursery:  # noqa: N801 - reads as a statement: `async with peeled_nursery() as nursery:`
     """Open a nursery whose body's error comes out as it is, the same object; otherwise as `peeled`."""
-    with peeled() as peel:
+
+    # A class, since a generator behind each of a socket's nurseries takes a KiB more.
+    __slots__ = ("_manager",)
+
+    def __init__(self) -> None:
         # Strict, so that there is a layer to take off, also in a run that asks for none.
-        async with trio.open_nursery(strict_exception_groups=True) as nursery:
-            try:
-                yield nursery
-            except BaseException as error:
+        self._manager = trio.open_nursery(strict_exception_groups=True)
+
+    async def __aenter__(self) -> trio.Nursery:
+        """Open the nursery."""
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Wait for the tasks, and take the layer off."""
+        try:
+            with peeled() as peel:
                 peel.body_error = error
+                return bool(await self._manager.__aexit__(kind, error, traceback))
+        except BaseException as raised:
+            if raised is not error:
                 raise
+        return False  # it goes on by itself, which a coroutine could not let a `StopIteration` do
 
 
-@asynccontextmanager
-async def serving(work: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+@final
+class serving:  # noqa: N801 - reads as a statement: `async with serving(work):`
     """Run `work` beside the body, and let it outlive the body.
 
     A plain nursery cancels its tasks and its body together, so a body's `finally:` would find the pump that
     carries its last message already dead. Here the body is cancelled first; `work` is shielded until the body has
     ended, and then gets to see the cancellation, if there is one.
+
+    Args:
+        work: What to run.
+        scope: That `work` runs all of itself in; `None` to give it one.
     """
-    async with peeled_nursery() as nursery:
-        scope = trio.CancelScope(shield=True)
-        nursery.start_soon(_run_in, scope, work)
-        try:
-            yield
-        finally:
-            scope.shield = False
+
+    __slots__ = ("_manager", "_scope", "_work")
+
+    def __init__(self, work: Callable[[], Awaitable[None]], scope: trio.CancelScope | None = None) -> None:
+        self._manager = peeled_nursery()
+        self._scope = trio.CancelScope() if scope is None else scope
+        self._work = work if scope is not None else partial(_run_in, self._scope, work)
+
+    async def __aenter__(self) -> None:
+        """Start the work."""
+        nursery = await self._manager.__aenter__()
+        self._scope.shield = True
+        nursery.start_soon(self._work)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Wait for the work."""
+        self._scope.shield = False
+        return await self._manager.__aexit__(kind, error, traceback)
 
 
 async def _run_in(scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:

@@ -117,6 +117,26 @@ class Link(Protocol):
         """When the network last took a byte of ours, on trio's clock."""
         ...
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether its calls cost no task of their own, so that whoever sends or receives may do it himself.
+
+        If so, `send_nowait` asks the network, and a `receive` in a user's task is as good as one in ours. If not,
+        both are left to the tasks of the socket.
+        """
+        ...
+
+    def send_nowait(self, batch: Sequence[Outgoing]) -> bool:
+        """Take a batch, and hand over what goes without waiting.
+
+        Returns:
+            Whether that was all of it; if not, `send(())` hands over the rest. It fails as well, if this has.
+
+        Raises:
+            Exception: As `send`, before anything was taken.
+        """
+        ...
+
     async def send(self, batch: Sequence[Outgoing]) -> None:
         """Hand a batch to the network, in order.
 
@@ -144,12 +164,20 @@ class Link(Protocol):
         """
         ...
 
+    def interrupt(self) -> None:
+        """Have a `receive` that another task waits in end with `trio.ClosedResourceError`; nothing is closed by that.
+
+        Only a direct link need do it.
+        """
+        ...
+
     async def aclose(self, code: int, reason: str) -> None:
         """Finish the closing handshake, or begin it if nobody has, and wait for the peer to hang up.
 
-        No `send` or `receive` may be running. Returns in any case, but sets no deadline: the caller does, and
-        calls `abort` afterwards whatever happened, and finds the outcome in `ending`. What still comes in is
-        discarded.
+        No `send` may be running, and no `receive`; but on a link that is direct, a `receive` that another task waits
+        in ends with `trio.ClosedResourceError`, by `abort` too. Returns in any case, but sets no deadline: the caller
+        does, and calls `abort` afterwards whatever happened, and finds the outcome in `ending`. What still comes in
+        is discarded.
 
         Cancellation: may be partial. The link is fit only for `abort`; `ending` tells how far it came.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar, final
 
 import trio
@@ -24,8 +24,9 @@ class Variable(Generic[T]):
     __slots__ = ("_changed", "_waiters", "is_ended", "signal", "value", "version")
 
     def __init__(self, value: T) -> None:
-        self._changed = trio.lowlevel.ParkingLot()
-        self._waiters: set[_Waiter[T]] = set()
+        # Both are made when somebody first waits.
+        self._changed: trio.lowlevel.ParkingLot | None = None
+        self._waiters: set[_Waiter[T]] | tuple[()] = ()
         self.value = value
         self.version = 0
         self.is_ended = False
@@ -37,17 +38,29 @@ class Variable(Generic[T]):
         self.version += 1
         for waiter in self._waiters:
             waiter.ask(value)
-        self._changed.unpark_all()
+        if self._changed:
+            self._changed.unpark_all()
+
+    def set_each(self, values: Sequence[T]) -> None:
+        """Take on values in a row; those between are shown to whoever waits for one, and else skipped."""
+        if self._waiters:
+            for value in values:
+                self.set(value)
+        else:
+            self.set(values[-1])
 
     def end(self) -> None:
         """Say that this value is the last."""
         self.is_ended = True
         for waiter in self._waiters:
             waiter.give_up()
-        self._changed.unpark_all()
+        if self._changed:
+            self._changed.unpark_all()
 
     async def wait_change(self) -> None:
         """Wait for the next change or the end. Cancellation: atomic."""
+        if self._changed is None:
+            self._changed = trio.lowlevel.ParkingLot()
         await self._changed.park()
 
     async def wait_match(self, matches: Predicate[T], *, patient: bool = False) -> T:
@@ -62,11 +75,12 @@ class Variable(Generic[T]):
         waiter = _Waiter(matches, patient)
         if self.is_ended:
             waiter.give_up()
-        self._waiters.add(waiter)
+        self._waiters = waiters = self._waiters or set()
+        waiters.add(waiter)
         try:
             await waiter.event.wait()
         finally:
-            self._waiters.discard(waiter)
+            waiters.discard(waiter)
         return waiter.result()
 
 

@@ -31,6 +31,9 @@ class Supervisor:
     Args:
         endpoint: Whose.
         patience: Whether and when to dial again.
+
+    Attributes:
+        scope: That `run` runs all of itself in.
     """
 
     __slots__ = (
@@ -43,15 +46,15 @@ class Supervisor:
         "_life",
         "_patience",
         "_present",
-        "_scope",
+        "scope",
     )
 
     def __init__(self, endpoint: Endpoint, patience: Patience) -> None:
         self._endpoint = endpoint
         self._patience = patience
-        self._scope = trio.CancelScope()
+        self.scope = trio.CancelScope()
         # Around the present attempt or wait, which others may cut short.
-        self._present = trio.CancelScope()
+        self._present: trio.CancelScope | None = None
         self._life: Life | None = None
         self._farewell: Farewell | None = None
         self._is_dialing = True  # the opener's promise: the task that keeps it is about to start
@@ -77,6 +80,8 @@ class Supervisor:
             endpoint.move(ReadyState.CLOSING)
         if self._life is not None:
             self._life.say_goodbye(farewell)
+        elif self._present is None:
+            return  # nothing is under way: what comes next asks for the farewell first
         elif self._is_dialing and farewell.drain and endpoint.outbox.has_waiting:
             self._present.deadline = farewell.deadline
         else:
@@ -93,11 +98,12 @@ class Supervisor:
         self._again = True
         if self._life is not None:
             self._life.drop()
-        self._present.cancel()
+        if self._present is not None:
+            self._present.cancel()
 
     def kill(self) -> None:
         """End at once, without a word to anybody."""
-        self._scope.cancel()
+        self.scope.cancel()
 
     def start_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Beat on the present connection, if there is one, and on all to come."""
@@ -116,11 +122,8 @@ class Supervisor:
         """Own the socket until it ends; raises nothing but a cancellation from outside."""
         error: BaseException | None = None
         try:
-            with self._scope:
-                async with peeled_nursery() as nursery:
-                    nursery.start_soon(self._endpoint.outbox.run_expiry)
-                    error = await self._live_on()
-                    nursery.cancel_scope.cancel()
+            with self.scope:
+                error = await self._live_on()
         except Exception as raised:  # noqa: BLE001 - a user's `retry_if` may raise anything
             error = raised
         finally:
@@ -171,11 +174,11 @@ class Supervisor:
         self._close_event = None
         if self._farewell is None:
             self._endpoint.move(ReadyState.CONNECTING)
+        error = None
         async with peeled_nursery() as nursery:
-            try:
-                return await self._connect_in(nursery, number)
-            finally:
-                nursery.cancel_scope.cancel()
+            error = await self._connect_in(nursery, number)
+            nursery.cancel_scope.cancel()
+        return error
 
     async def _connect_in(self, nursery: trio.Nursery, number: int) -> Exception | None:
         made: tuple[Link, Sequence[Incoming]] | None = None
@@ -189,14 +192,17 @@ class Supervisor:
             return self._note_failure(error)
         finally:
             self._is_dialing = False
+        is_late = self._present.cancel_called
+        self._present = None
         if made is None:
             self._rest()
             return None
-        if self._present.cancel_called:  # in the very moment in which it opened
-            await made[0].abort()
+        link, unread = made
+        if is_late:  # cancelled in the very moment in which it opened
+            await link.abort()
             self._rest()
             return None
-        return await self._live(*made, number)
+        return await self._live(link, unread, number)
 
     def _note_failure(self, error: ConnectionFailed) -> ConnectionFailed | None:
         self._rest()

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from math import inf
+from types import TracebackType
 from typing import Final, Literal, TypeVar, final
 
 import trio
@@ -21,6 +22,7 @@ from trio_wsprim._lifecycle import check_close
 from trio_wsprim._options import Heartbeat, RetryRule, Settings, as_message
 from trio_wsprim._patience import Patience
 from trio_wsprim._proof import Mark
+from trio_wsprim._room import message_size
 from trio_wsprim._scopes import Pace, serving
 from trio_wsprim._signal import Signal
 from trio_wsprim._supervisor import Supervisor
@@ -51,10 +53,13 @@ class WebSocket(trio.abc.Channel[Message]):
     `create_ws` and `make_ws` make it. Any number of tasks may use it at once.
     """
 
+    __slots__ = ("__weakref__", "_endpoint", "_outbox", "_pace", "_supervisor", "_told", "_was_closed")
+
     def __init__(self, settings: Settings, rule: RetryRule | None = None) -> None:
         resends = rule is not None and rule.resend == "unconfirmed"
         self._endpoint = Endpoint(settings, resends=resends)
         self._supervisor = Supervisor(self._endpoint, Patience(rule))
+        self._outbox = self._endpoint.outbox
         self._pace = Pace()
         # Whether the user has called `aclose`, and so takes care of `undelivered`.
         self._was_closed = False
@@ -88,9 +93,17 @@ class WebSocket(trio.abc.Channel[Message]):
 
         Cancellation: atomic. The message is in the outbox, or nothing has happened.
         """
-        checked = _check(message, ttl)
+        # The common case is told by its type alone, and is one plain call.
+        if type(message) is bytes or (type(message) is str and message.isascii()):
+            checked, size = message, len(message)
+        else:
+            checked = as_message(message)
+            size = message_size(checked)
+        if ttl is not None:
+            check_seconds("ttl", ttl)
         await self._pace.step()
-        await self._endpoint.outbox.put(checked, ttl)
+        if ttl is not None or not self._outbox.put_quick(checked, size):
+            await self._outbox.put(checked, ttl)
 
     def send_nowait(self, message: str | bytes | bytearray | memoryview, *, ttl: float | None = None) -> None:
         """Put one message into the outbox; as `send`, but never waits.
@@ -197,6 +210,22 @@ class WebSocket(trio.abc.Channel[Message]):
         Cancellation: atomic. No message is lost.
         """
         return await self._inbox().receive()
+
+    async def __anext__(self) -> str | bytes:
+        """Take the next message; iteration ends after a normal close by the peer, and raises as `receive` otherwise.
+
+        Cancellation: atomic. No message is lost.
+        """
+        # What `Inbox.receive` does, once more: here, a coroutine inside a coroutine is felt.
+        inbox = self._inbox()
+        if inbox.queue:
+            await inbox.pace.step()
+        if not inbox.queue:
+            try:
+                await inbox.wait_any()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+        return inbox.pop()
 
     def receive_nowait(self) -> str | bytes:
         """Take the next message; as `receive`, but never waits.
@@ -378,6 +407,8 @@ class WebSocket(trio.abc.Channel[Message]):
 class ReconnectingWebSocket(WebSocket):
     """A `WebSocket` that dials again whenever its connection ends, until we close it or its rules say stop."""
 
+    __slots__ = ()
+
     def reconnect(self) -> None:
         """Drop the present connection, or cut short the present attempt or wait, and dial now.
 
@@ -394,19 +425,45 @@ def start(ws: WebSocket, nursery: trio.Nursery) -> None:
     nursery.start_soon(ws._supervisor.run, name=repr(ws))
 
 
-@asynccontextmanager
-async def owned(ws: S) -> AsyncGenerator[S]:
+@final
+class owned(AbstractAsyncContextManager[S]):  # noqa: N801 - reads as a statement: `async with owned(ws):`
     """Run a socket for the time of a block, and close it after it, in the way in which the block was left."""
-    async with serving(ws._supervisor.run):
+
+    # A class, since a generator takes a KiB more for each socket.
+    __slots__ = ("_is_used", "_serving", "_ws")
+
+    def __init__(self, ws: S) -> None:
+        self._ws = ws
+        self._serving = serving(ws._supervisor.run, ws._supervisor.scope)
+        self._is_used = False
+
+    async def __aenter__(self) -> S:
+        """Start it."""
+        if self._is_used:
+            raise RuntimeError("this socket had its block already; open another one")
+        self._is_used = True
+        await self._serving.__aenter__()
+        return self._ws
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Close it, and raise what nobody was told, unless the user's own error leaves."""
         try:
-            yield ws
-        except BaseException:
+            await self._leave(error)
+        except BaseException as raised:
+            await self._serving.__aexit__(type(raised), raised, raised.__traceback__)
+            raise
+        return await self._serving.__aexit__(kind, error, traceback)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        if error is None:
+            await self._ws._close(_NORMAL, "", drain=True)
+            self._ws._raise_the_rest()
+        else:
             # The error that leaves is the user's; a cancellation that comes on top has had its effect.
             with suppress(trio.Cancelled):
-                await ws._close(_GOING_AWAY, "", drain=False)
-            raise
-        await ws._close(_NORMAL, "", drain=True)
-        ws._raise_the_rest()
+                await self._ws._close(_GOING_AWAY, "", drain=False)
 
 
 def start_heartbeat(ws: WebSocket, heartbeat: Heartbeat) -> None:

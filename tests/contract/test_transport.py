@@ -1,107 +1,41 @@
 """What every transport promises at the seam, whatever speaks WebSocket inside it."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import suppress
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wsprim import ConnectionClosed, ConnectionFailed, ConnectionRejected
-from trio_wsprim.abc import Ending, Incoming, Link, Ping, Pong, Transport, Upgrade
-from trio_wsprim.testing import (
-    Frame,
-    MemoryNetwork,
-    MemoryStream,
-    Opcode,
-    Peer,
-    PeerClosed,
-    encode_frame,
-    memory_stream_pair,
-    peer_over,
+from trio_wsprim.abc import Ending, Incoming, Ping, Pong, Upgrade
+from trio_wsprim.testing import Frame, MemoryNetwork, Opcode, PeerClosed, encode_frame, memory_stream_pair, peer_over
+from trio_wsprim.transports import WebsocketsTransport
+
+from .links import (
+    KINDS,
+    Kind,
+    accept,
+    cancel_after,
+    closing,
+    expect,
+    fails_to_open,
+    linked,
+    read_to_end,
+    receive_all,
 )
-from trio_wsprim.transports import TrioWebsocketTransport
-
-TRANSPORTS = [TrioWebsocketTransport()]
 
 
-@pytest.fixture(params=TRANSPORTS, ids=lambda each: type(each).__name__)
-def transport(request: pytest.FixtureRequest) -> Transport:
-    given: Transport = request.param
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    given: Kind = request.param
     return given
-
-
-@asynccontextmanager
-async def linked(
-    transport: Transport,
-    *,
-    buffer_size: int = 65536,
-    max_message_bytes: int | None = 2**20,
-    subprotocols: tuple[str, ...] = (),
-    behind: bytes = b"",
-) -> AsyncGenerator[tuple[Link, Peer]]:
-    """An open link and the peer at its other end; afterwards, nothing of it may be left.
-
-    Args:
-        behind: What the peer says in one piece with its 101.
-    """
-    network = MemoryNetwork(buffer_size=buffer_size)
-    upgrade = Upgrade(
-        host="example.test",
-        resource="/chat?a=b",
-        headers=(("X-One", "1"),),
-        subprotocols=subprotocols,
-        max_message_bytes=max_message_bytes,
-    )
-    with trio.fail_after(1000):
-        async with trio.open_nursery() as nursery:
-            stream = await network.open_stream("example.test", 80)
-            peer = await network.accept()
-            nursery.start_soon(accept, peer, subprotocols, behind)
-            link = await transport.connect(nursery, stream, upgrade)
-            try:
-                yield link, peer
-            finally:
-                await link.abort()
-                nursery.cancel_scope.cancel()
-    assert network.live == 0
-
-
-async def accept(peer: Peer, subprotocols: Sequence[str], behind: bytes) -> None:
-    if not behind:
-        await peer.accept(subprotocols[0] if subprotocols else None, [("X-Served-By", "Test")])
-        return
-    near, far = memory_stream_pair()
-    scribe = peer_over(near)
-    scribe.request = await peer.read_request()
-    await scribe.accept()
-    await peer.send_raw(await far.receive_some() + behind)
-
-
-async def closing(link: Link, code: int = 1000, reason: str = "", seconds: float = 5) -> None:
-    with trio.move_on_after(seconds):
-        await link.aclose(code, reason)
-
-
-async def receive_all(link: Link, count: int) -> list[Incoming]:
-    items: list[Incoming] = []
-    while len(items) < count:
-        items += await link.receive()
-    return items
-
-
-async def expect(kind: type[BaseException], work: Callable[[], Awaitable[object]]) -> BaseException:
-    with pytest.raises(kind) as caught:
-        await work()
-    assert type(caught.value) is kind
-    return caught.value
 
 
 # --- opening ---
 
 
-async def test_a_link_tells_what_was_agreed(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport, subprotocols=("one", "two")) as (link, peer):
+async def test_a_link_tells_what_was_agreed(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, subprotocols=("one", "two")) as (link, peer):
         assert link.subprotocol == "one"
         assert ("x-served-by", "Test") in link.response_headers
         assert peer.request is not None
@@ -110,22 +44,20 @@ async def test_a_link_tells_what_was_agreed(transport: Transport, autojump_clock
         assert link.items_sent == 0
         assert link.ending == Ending(1006, "", clean=False)
         assert link.heard_at == link.moved_at == 0
-    async with linked(transport) as (link, _):
+    async with linked(kind) as (link, _):
         assert link.subprotocol is None
 
 
-async def test_what_comes_glued_to_the_101_is_not_lost(transport: Transport, autojump_clock: MockClock) -> None:
+async def test_what_comes_glued_to_the_101_is_not_lost(kind: Kind, autojump_clock: MockClock) -> None:
     behind = encode_frame(Opcode.TEXT, b"early") + encode_frame(Opcode.BINARY, b"bird")[:3]
-    async with linked(transport, behind=behind) as (link, peer):
+    async with linked(kind, behind=behind) as (link, peer):
         assert await link.receive() == ["early"]
         await peer.send_raw(encode_frame(Opcode.BINARY, b"bird")[3:])
         assert await link.receive() == [b"bird"]
 
 
 @pytest.mark.parametrize("answer", [None, b"", b"garbage", b"HTTP/1.1 401 x\r\nContent-Length: 0\r\n\r\n"])
-async def test_a_failed_opening_closes_the_stream(
-    answer: bytes | None, transport: Transport, autojump_clock: MockClock
-) -> None:
+async def test_a_failed_opening_closes_the_stream(answer: bytes | None, kind: Kind, autojump_clock: MockClock) -> None:
     network = MemoryNetwork()
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -137,7 +69,7 @@ async def test_a_failed_opening_closes_the_stream(
             peer.drop()
         with trio.move_on_after(1):
             try:
-                await transport.connect(nursery, stream, Upgrade(host="example.test", resource="/"))
+                await kind.transport.connect(nursery, stream, Upgrade(host="example.test", resource="/"))
             except ConnectionFailed as raised:
                 error = raised
         assert network.live == 0
@@ -146,11 +78,92 @@ async def test_a_failed_opening_closes_the_stream(
     assert isinstance(error, ConnectionRejected) == bool(answer and answer.startswith(b"HTTP"))
 
 
+async def test_every_kind_asks_alike(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, subprotocols=("one", "two")) as (_, peer):
+        request = peer.request
+    assert request is not None
+    # Which one has chosen by chance, and which only some send.
+    headers = [(name, value) for name, value in request.headers if name != "sec-websocket-key"]
+    if kind.transport == WebsocketsTransport(compression="deflate"):
+        headers.remove(("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"))
+    assert (request.method, request.path, headers[0]) == ("GET", "/chat?a=b", ("host", "example.test"))
+    assert sorted(headers[1:]) == [
+        ("connection", "Upgrade"),
+        ("sec-websocket-protocol", "one, two"),
+        ("sec-websocket-version", "13"),
+        ("upgrade", "websocket"),
+        ("x-one", "1"),
+    ]
+
+
+CURIOUS_HEADS: dict[str, list[bytes]] = {
+    "no reason phrase": [b"HTTP/1.1 101"],
+    "a line of 9000 bytes": [b"HTTP/1.1 101 x", b"X-Policy: " + b"a" * 9000],
+    "200 headers": [b"HTTP/1.1 101 x", *(b"X-%d: a" % number for number in range(200))],
+    "a folded line": [b"HTTP/1.1 101 x", b"X-Folded: a", b"  b"],
+    "an upgrade named twice": [b"HTTP/1.1 101 x", b"Upgrade: websocket"],
+}
+
+
+@pytest.mark.parametrize("newline", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
+@pytest.mark.parametrize("lines", [[b"HTTP/1.1 101 x"], *CURIOUS_HEADS.values()], ids=["plain", *CURIOUS_HEADS])
+@pytest.mark.parametrize("kind", KINDS[:2], ids=lambda kind: kind.name)
+async def test_a_head_may_be_curious_and_still_be_understood(
+    kind: Kind, lines: list[bytes], newline: bytes, autojump_clock: MockClock
+) -> None:
+    network = MemoryNetwork()
+    async with trio.open_nursery() as nursery:
+        stream = await network.open_stream("example.test", 80)
+        peer = await network.accept()
+
+        @nursery.start_soon
+        async def serve() -> None:
+            near, far = memory_stream_pair()
+            scribe = peer_over(near)
+            scribe.request = await peer.read_request()
+            await scribe.accept()
+            _, *rest = (await far.receive_some()).removesuffix(b"\r\n\r\n").split(b"\r\n")
+            await peer.send_raw(newline.join([*lines, *rest, b"", b""]))
+
+        link = await kind.transport.connect(nursery, stream, Upgrade(host="example.test", resource="/"))
+        await link.abort()
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_an_opening_cancelled_at_any_point_leaves_nothing(
+    steps: int, kind: Kind, autojump_clock: MockClock
+) -> None:
+    network = MemoryNetwork()
+    async with trio.open_nursery() as nursery:
+        stream = await network.open_stream("example.test", 80)
+        peer = await network.accept()
+
+        @nursery.start_soon
+        async def serve() -> None:
+            with suppress(trio.EndOfChannel, trio.BrokenResourceError):
+                await accept(peer, kind)
+
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_after, steps, scope)
+            link = await kind.transport.connect(nursery, stream, Upgrade(host="example.test", resource="/"))
+            await link.abort()  # it came to be before
+        nursery.cancel_scope.cancel()
+    assert network.live == 0
+
+
 # --- messages ---
 
 
-async def test_batches_keep_their_order_both_ways(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+@pytest.mark.parametrize("count", [0, 1, 2])
+async def test_a_batch_of_any_size_is_taken(count: int, kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
+        await link.send(["again"] * count)
+        assert link.items_sent == count
+        assert await peer.receive_all(count) == ["again"] * count
+
+
+async def test_batches_keep_their_order_both_ways(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         sent: list[str | bytes] = ["a", b"b", "", b"", "é" * 100, b"\xff" * 70_000]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.send, sent)
@@ -162,16 +175,14 @@ async def test_batches_keep_their_order_both_ways(transport: Transport, autojump
             assert await receive_all(link, 6) == sent
 
 
-async def test_what_came_together_is_received_together(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_what_came_together_is_received_together(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send_raw(b"".join(encode_frame(Opcode.TEXT, b"%d" % number) for number in range(100)))
         assert list(await link.receive()) == [str(number) for number in range(100)]
 
 
-async def test_fragments_are_one_message_also_around_control_frames(
-    transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport) as (link, peer):
+async def test_fragments_are_one_message_also_around_control_frames(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send_raw(
             encode_frame(Opcode.TEXT, b"\xe2\x82", fin=False)
             + encode_frame(Opcode.PING, b"between")
@@ -186,7 +197,7 @@ async def test_fragments_are_one_message_also_around_control_frames(
         assert await peer.receive_frame() == Frame(Opcode.PONG, b"between")
 
 
-async def test_bytes_one_by_one_are_the_same_messages(transport: Transport, autojump_clock: MockClock) -> None:
+async def test_bytes_one_by_one_are_the_same_messages(kind: Kind, autojump_clock: MockClock) -> None:
     data = (
         encode_frame(Opcode.TEXT, b"a" * 130)
         + encode_frame(Opcode.PING, b"p")
@@ -194,7 +205,7 @@ async def test_bytes_one_by_one_are_the_same_messages(transport: Transport, auto
         + encode_frame(Opcode.CONTINUATION, b"y")
         + encode_frame(Opcode.CLOSE, b"\x03\xe8")
     )
-    async with linked(transport) as (link, peer), trio.open_nursery() as nursery:
+    async with linked(kind) as (link, peer), trio.open_nursery() as nursery:
 
         async def trickle() -> None:
             for byte in data:
@@ -208,11 +219,67 @@ async def test_bytes_one_by_one_are_the_same_messages(transport: Transport, auto
         assert error.code == 1000
 
 
+# --- what is sent without waiting ---
+
+
+async def test_what_is_taken_without_waiting_goes_out_with_the_next_send(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
+        assert not link.is_direct  # over memory, nothing goes out but by `send`
+        assert link.send_nowait(["a", b"b"]) is False
+        assert link.send_nowait([Ping(b"p"), "c"]) is False
+        assert link.items_sent == 0
+        await link.send(())
+        assert link.items_sent == 4
+        assert await peer.receive_all(3) == ["a", b"b", "c"]
+        assert peer.pings == [b"p"]
+
+
+async def test_what_is_taken_without_waiting_keeps_its_place(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
+        link.send_nowait(["first"])
+        await link.send(["second"])
+        assert await peer.receive_all(2) == ["first", "second"]
+        assert link.items_sent == 2
+
+
+async def test_what_is_taken_without_waiting_is_cut_as_any_other(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=10) as (link, peer):
+        link.send_nowait(["too much for the buffer"])
+        with trio.move_on_after(1):
+            await link.send(())
+        await link.abort()
+        await read_to_end(peer)
+        assert link.items_sent == 0
+
+
+async def test_what_is_taken_without_waiting_fails_with_the_network(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
+        peer.reset()
+        assert link.send_nowait(["lost"]) is False
+        error = await expect(ConnectionClosed, lambda: link.send(()))
+        assert isinstance(error, ConnectionClosed)
+        assert error.code == 1006
+        assert link.items_sent == 0
+
+
+async def test_nothing_is_taken_after_the_end(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
+        await peer.send_close(4000, "bye")
+        await expect(ConnectionClosed, link.receive)
+        with pytest.raises(ConnectionClosed) as caught:
+            link.send_nowait(["x"])
+        assert (caught.value.code, caught.value.reason) == (4000, "bye")
+        await link.abort()
+        with pytest.raises(trio.ClosedResourceError):
+            link.send_nowait(["x"])
+        assert link.items_sent == 0
+
+
 # --- pings ---
 
 
-async def test_pings_go_out_and_their_pongs_come_in(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_pings_go_out_and_their_pongs_come_in(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await link.send(["before", Ping(b"1"), "after", Ping(b"2")])
         assert await peer.receive_all(2) == ["before", "after"]
         assert link.items_sent == 4
@@ -223,8 +290,8 @@ async def test_pings_go_out_and_their_pongs_come_in(transport: Transport, autoju
         assert await receive_all(link, 2) == [Pong(b"2"), Pong(b"nobody asked")]
 
 
-async def test_pings_are_answered_while_somebody_receives(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer), trio.open_nursery() as nursery:
+async def test_pings_are_answered_while_somebody_receives(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer), trio.open_nursery() as nursery:
         nursery.start_soon(link.receive)
         for payload in (b"", b"x" * 125):
             await peer.ping(payload)
@@ -232,10 +299,21 @@ async def test_pings_are_answered_while_somebody_receives(transport: Transport, 
         await peer.send("done")
 
 
-async def test_a_reader_never_waits_for_a_peer_that_does_not_read(
-    transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport, buffer_size=300) as (link, peer), trio.open_nursery() as nursery:
+async def test_no_limit_on_messages_is_one_on_pings(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, max_message_bytes=100) as (link, peer):
+        await peer.ping(b"p" * 125)
+        await peer.send_frame(Opcode.BINARY, b"x" * 60, fin=False)
+        await peer.ping(b"q" * 50)
+        await peer.send_frame(Opcode.CONTINUATION, b"y" * 40)
+        assert await link.receive() == [b"x" * 60 + b"y" * 40]
+        frames = [await peer.receive_frame()]
+        if frames[0].payload != b"q" * 50:  # the newest may be all that is owed
+            frames.append(await peer.receive_frame())
+        assert frames[-1] == Frame(Opcode.PONG, b"q" * 50)
+
+
+async def test_a_reader_never_waits_for_a_peer_that_does_not_read(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=300) as (link, peer), trio.open_nursery() as nursery:
         nursery.start_soon(link.receive)
         for number in range(1000):
             await peer.ping(b"%04d" % number * 25)
@@ -253,20 +331,22 @@ async def test_a_reader_never_waits_for_a_peer_that_does_not_read(
 # --- one task at a time ---
 
 
-async def test_a_second_sender_or_receiver_is_refused(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport, buffer_size=10) as (link, _), trio.open_nursery() as nursery:
+async def test_a_second_sender_or_receiver_is_refused(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=10) as (link, _), trio.open_nursery() as nursery:
         nursery.start_soon(link.receive)
         nursery.start_soon(link.send, ["too much for the buffer"])
         await wait_all_tasks_blocked()
         await expect(trio.BusyResourceError, link.receive)
         await expect(trio.BusyResourceError, lambda: link.send(["x"]))
+        with pytest.raises(trio.BusyResourceError):
+            link.send_nowait(["x"])
         nursery.cancel_scope.cancel()
 
 
 # --- cancellation ---
 
 
-async def test_a_cancelled_receive_loses_nothing(transport: Transport, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_receive_loses_nothing(kind: Kind, autojump_clock: MockClock) -> None:
     data = (
         encode_frame(Opcode.TEXT, b"one")
         + encode_frame(Opcode.TEXT, b"t", fin=False)
@@ -276,7 +356,7 @@ async def test_a_cancelled_receive_loses_nothing(transport: Transport, autojump_
         + encode_frame(Opcode.TEXT, b"three")
     )
     # Cancelled before it starts, and after each byte.
-    async with linked(transport) as (link, peer):
+    async with linked(kind) as (link, peer):
         found: list[Incoming] = []
         for byte in data:
             with trio.CancelScope() as scope:
@@ -293,9 +373,9 @@ async def test_a_cancelled_receive_loses_nothing(transport: Transport, autojump_
 
 @pytest.mark.parametrize("steps", range(1, 12))
 async def test_a_receive_cancelled_at_any_point_goes_on_from_there(
-    steps: int, transport: Transport, autojump_clock: MockClock
+    steps: int, kind: Kind, autojump_clock: MockClock
 ) -> None:
-    async with linked(transport) as (link, peer):
+    async with linked(kind) as (link, peer):
         await peer.send_raw(
             encode_frame(Opcode.PING, b"?")
             + encode_frame(Opcode.TEXT, b"t", fin=False)
@@ -326,10 +406,8 @@ async def test_a_receive_cancelled_at_any_point_goes_on_from_there(
 
 
 @pytest.mark.parametrize("buffer_size", [1, 5, 29, 30, 31, 64, 100])
-async def test_a_cut_write_is_counted_exactly(
-    buffer_size: int, transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport, buffer_size=buffer_size) as (link, peer):
+async def test_a_cut_write_is_counted_exactly(buffer_size: int, kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=buffer_size) as (link, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.receive_all, 2)
             with trio.move_on_after(1):
@@ -343,10 +421,8 @@ async def test_a_cut_write_is_counted_exactly(
         assert [each.payload for each in peer.frames] == [b"%024d" % number for number in range(len(peer.frames))]
 
 
-async def test_a_cancelled_send_leaves_a_link_that_says_no_more(
-    transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport, buffer_size=10) as (link, peer):
+async def test_a_cancelled_send_leaves_a_link_that_says_no_more(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=10) as (link, peer):
         with trio.move_on_after(1):
             await link.send(["too much for the buffer"])
         await expect(ConnectionClosed, lambda: link.send(["more"]))
@@ -358,10 +434,8 @@ async def test_a_cancelled_send_leaves_a_link_that_says_no_more(
 
 
 @pytest.mark.parametrize("call", ["send", "receive"])
-async def test_a_call_in_a_cancelled_scope_does_nothing(
-    call: str, transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport) as (link, peer):
+async def test_a_call_in_a_cancelled_scope_does_nothing(call: str, kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send("there")
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -372,12 +446,28 @@ async def test_a_call_in_a_cancelled_scope_does_nothing(
             assert await link.receive() == ["there"]
 
 
+async def test_an_interrupt_takes_nothing_from_who_receives_over_memory(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer), trio.open_nursery() as nursery:
+        found: list[Incoming] = []
+
+        @nursery.start_soon
+        async def receive() -> None:
+            found.extend(await link.receive())
+
+        await wait_all_tasks_blocked()
+        link.interrupt()
+        await wait_all_tasks_blocked()
+        await peer.send("x")
+        await wait_all_tasks_blocked()
+        assert found == ["x"]
+
+
 # --- closing: the peer ---
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 1014, 3000, 4999])
-async def test_a_peers_close_is_told_and_answered(code: int, transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_a_peers_close_is_told_and_answered(code: int, kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send_raw(
             encode_frame(Opcode.TEXT, b"last")
             + encode_frame(Opcode.CLOSE, code.to_bytes(2) + "grüß".encode())
@@ -398,8 +488,8 @@ async def test_a_peers_close_is_told_and_answered(code: int, transport: Transpor
         assert trio.current_time() == 0
 
 
-async def test_a_peers_close_without_a_code_is_1005(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_a_peers_close_without_a_code_is_1005(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send_close(None)
         error = await expect(ConnectionClosed, link.receive)
         assert isinstance(error, ConnectionClosed)
@@ -410,8 +500,8 @@ async def test_a_peers_close_without_a_code_is_1005(transport: Transport, autoju
 
 
 @pytest.mark.parametrize("how", ["drop", "reset", "half_close"])
-async def test_a_lost_connection_is_1006(how: str, transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_a_lost_connection_is_1006(how: str, kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send("last")
         assert await link.receive() == ["last"]
         if how == "half_close":
@@ -427,8 +517,8 @@ async def test_a_lost_connection_is_1006(how: str, transport: Transport, autojum
         assert link.items_sent == 0
 
 
-async def test_a_lost_connection_wakes_who_waits(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport, buffer_size=10) as (link, peer):
+async def test_a_lost_connection_wakes_who_waits(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=10) as (link, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect, ConnectionClosed, link.receive)
             nursery.start_soon(expect, ConnectionClosed, lambda: link.send(["too much for the buffer"]))
@@ -437,8 +527,8 @@ async def test_a_lost_connection_wakes_who_waits(transport: Transport, autojump_
         assert link.items_sent == 0
 
 
-async def test_a_close_that_could_not_be_answered_is_unclean(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport, buffer_size=10) as (link, peer):
+async def test_a_close_that_could_not_be_answered_is_unclean(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=10) as (link, peer):
         with trio.move_on_after(1):
             await link.send(["too much for the buffer"])
         await peer.send_close(1000)
@@ -450,8 +540,8 @@ async def test_a_close_that_could_not_be_answered_is_unclean(transport: Transpor
 # --- closing: we ---
 
 
-async def test_our_close_is_said_and_the_peers_heard(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_our_close_is_said_and_the_peers_heard(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(closing, link, 4321, "bye")
             with pytest.raises(PeerClosed) as caught:
@@ -465,8 +555,8 @@ async def test_our_close_is_said_and_the_peers_heard(transport: Transport, autoj
         assert link.ending == Ending(4321, "", clean=True)
 
 
-async def test_what_comes_before_the_peers_answer_is_discarded(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_what_comes_before_the_peers_answer_is_discarded(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send("unread")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(closing, link)
@@ -481,8 +571,8 @@ async def test_what_comes_before_the_peers_answer_is_discarded(transport: Transp
             await peer.receive_frame()  # nor is the late ping answered: a close frame is the last
 
 
-async def test_closes_that_cross_are_both_heard(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_closes_that_cross_are_both_heard(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send_close(4000, "me first")
         await closing(link, 4001, "no, me")
         assert link.ending == Ending(4000, "me first", clean=True)
@@ -491,10 +581,8 @@ async def test_closes_that_cross_are_both_heard(transport: Transport, autojump_c
         assert trio.current_time() < 1
 
 
-async def test_a_close_is_heard_also_by_a_peer_that_is_stuck_in_a_write(
-    transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport, buffer_size=100) as (link, peer):
+async def test_a_close_is_heard_also_by_a_peer_that_is_stuck_in_a_write(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=100) as (link, peer):
         await link.send([b"fills the other direction" * 3])
         async with trio.open_nursery() as nursery:
 
@@ -513,9 +601,9 @@ async def test_a_close_is_heard_also_by_a_peer_that_is_stuck_in_a_write(
 
 @pytest.mark.parametrize("answers", [True, False])
 async def test_a_peer_that_keeps_tcp_open_is_not_waited_for_long(
-    answers: bool, transport: Transport, autojump_clock: MockClock
+    answers: bool, kind: Kind, autojump_clock: MockClock
 ) -> None:
-    async with linked(transport) as (link, peer):
+    async with linked(kind) as (link, peer):
         if answers:
             await peer.send_close(1000)
         await closing(link, seconds=5)
@@ -524,10 +612,8 @@ async def test_a_peer_that_keeps_tcp_open_is_not_waited_for_long(
         await link.abort()
 
 
-async def test_a_peer_that_hangs_up_instead_of_answering_is_unclean(
-    transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport) as (link, peer):
+async def test_a_peer_that_hangs_up_instead_of_answering_is_unclean(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(closing, link)
             await peer.receive_frame()
@@ -539,18 +625,16 @@ async def test_a_peer_that_hangs_up_instead_of_answering_is_unclean(
 @pytest.mark.parametrize(
     "nonsense", [b"\xff\xff", encode_frame(Opcode.CLOSE, b"\x00"), b"\x82\x7f" + (2**40).to_bytes(8)]
 )
-async def test_nonsense_instead_of_an_answer_is_unclean(
-    nonsense: bytes, transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport) as (link, peer):
+async def test_nonsense_instead_of_an_answer_is_unclean(nonsense: bytes, kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await peer.send_raw(nonsense)
         await closing(link)
         assert link.ending.clean is False
         assert trio.current_time() < 1
 
 
-async def test_a_cancelled_close_leaves_a_link_to_abort(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, _):
+async def test_a_cancelled_close_leaves_a_link_to_abort(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, _):
         with trio.CancelScope() as scope:
             scope.cancel()
             await link.aclose(1000, "")
@@ -558,8 +642,8 @@ async def test_a_cancelled_close_leaves_a_link_to_abort(transport: Transport, au
         await link.abort()
 
 
-async def test_abort_says_nothing_and_wakes_who_waits(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport, buffer_size=10) as (link, peer):
+async def test_abort_says_nothing_and_wakes_who_waits(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=10) as (link, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect, trio.ClosedResourceError, link.receive)
             nursery.start_soon(expect, trio.ClosedResourceError, lambda: link.send(["too much for the buffer"]))
@@ -573,8 +657,8 @@ async def test_abort_says_nothing_and_wakes_who_waits(transport: Transport, auto
         await expect(trio.ClosedResourceError, lambda: link.send(["x"]))
 
 
-async def test_a_cancelled_abort_closes(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_a_cancelled_abort_closes(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         with trio.CancelScope() as scope:
             scope.cancel()
             await link.abort()
@@ -588,8 +672,14 @@ async def test_a_cancelled_abort_closes(transport: Transport, autojump_clock: Mo
 BREACHES = {
     "reserved opcode": (encode_frame(3, b""), 1002),
     "reserved control opcode": (encode_frame(11, b""), 1002),
-    "RSV1": (encode_frame(Opcode.TEXT, b"x", rsv=4), 1002),
-    "RSV1 with a length to come": (b"\xc1\x7e", 1002),
+    "RSV1 in a control frame": (encode_frame(Opcode.PING, b"x", rsv=4), 1002),
+    "RSV1 in a fragment that is not the first": (
+        encode_frame(Opcode.TEXT, b"x", fin=False) + encode_frame(Opcode.CONTINUATION, b"x", rsv=4),
+        1002,
+    ),
+    "RSV2": (encode_frame(Opcode.TEXT, b"x", rsv=2), 1002),
+    "RSV3": (encode_frame(Opcode.TEXT, b"x", rsv=1), 1002),
+    "RSV2 with a length to come": (b"\xa1\x7e", 1002),
     "masked": (encode_frame(Opcode.TEXT, b"x", masked=True), 1002),
     "fragmented ping": (encode_frame(Opcode.PING, b"", fin=False), 1002),
     "ping of 126": (encode_frame(Opcode.PING, bytes(126)), 1002),
@@ -618,9 +708,9 @@ BREACHES = {
 
 @pytest.mark.parametrize(("data", "code"), BREACHES.values(), ids=BREACHES.keys())
 async def test_a_breach_ends_the_link_after_what_was_good_and_the_peer_is_told_why(
-    data: bytes, code: int, transport: Transport, autojump_clock: MockClock
+    data: bytes, code: int, kind: Kind, autojump_clock: MockClock
 ) -> None:
-    async with linked(transport, max_message_bytes=100) as (link, peer):
+    async with linked(kind, max_message_bytes=100) as (link, peer):
         await peer.send_raw(encode_frame(Opcode.TEXT, b"good") + data)
         assert await link.receive() == ["good"]
         error = await expect(ConnectionClosed, link.receive)
@@ -634,29 +724,38 @@ async def test_a_breach_ends_the_link_after_what_was_good_and_the_peer_is_told_w
         assert trio.current_time() < 1
 
 
-async def test_a_peer_at_fault_that_does_not_read_is_given_up_in_time(
-    transport: Transport, autojump_clock: MockClock
+@pytest.mark.parametrize("data", [encode_frame(Opcode.TEXT, b"x", rsv=4), b"\xc1\x7e"], ids=["whole", "head"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.extension is None], ids=lambda kind: kind.name)
+async def test_a_compressed_message_where_that_was_not_agreed_on_is_a_breach(
+    kind: Kind, data: bytes, autojump_clock: MockClock
 ) -> None:
-    async with linked(transport, buffer_size=10) as (link, peer):
-        await link.send([b"1234"])
+    async with linked(kind) as (link, peer):
+        await peer.send_raw(data)
+        error = await expect(ConnectionClosed, link.receive)
+        assert isinstance(error, ConnectionClosed)
+        assert error.code == 1002
+        assert error.reason
+
+
+async def test_a_peer_at_fault_that_does_not_read_is_given_up_in_time(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, buffer_size=10) as (link, peer):
+        await link.send([b""])
         await peer.send_raw(b"\xff\xff")
         await expect(ConnectionClosed, link.receive)
         await closing(link, seconds=2)
         assert trio.current_time() == 2
 
 
-async def test_a_frame_of_any_size_is_refused_by_its_header_alone(
-    transport: Transport, autojump_clock: MockClock
-) -> None:
-    async with linked(transport, max_message_bytes=None) as (link, peer):
+async def test_a_frame_of_any_size_is_refused_by_its_header_alone(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind, max_message_bytes=None) as (link, peer):
         await peer.send_raw(b"\x82\x7f" + (2**40).to_bytes(8))
         with trio.move_on_after(1) as scope:
             await link.receive()
         assert scope.cancelled_caught  # without a limit, it is waited for
 
 
-async def test_times_are_those_of_bytes(transport: Transport, autojump_clock: MockClock) -> None:
-    async with linked(transport) as (link, peer):
+async def test_times_are_those_of_bytes(kind: Kind, autojump_clock: MockClock) -> None:
+    async with linked(kind) as (link, peer):
         await trio.sleep(1)
         await link.send(["x"])
         await trio.sleep(1)
@@ -666,13 +765,7 @@ async def test_times_are_those_of_bytes(transport: Transport, autojump_clock: Mo
         assert (link.moved_at, link.heard_at) == (1, 2)
 
 
-async def test_a_stream_that_is_already_gone_fails_the_opening(transport: Transport, autojump_clock: MockClock) -> None:
+async def test_a_stream_that_is_already_gone_fails_the_opening(kind: Kind, autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
     theirs.reset()
-    await fails_to_open(transport, ours)
-
-
-async def fails_to_open(transport: Transport, stream: MemoryStream) -> None:
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(ConnectionFailed):
-            await transport.connect(nursery, stream, Upgrade(host="example.test", resource="/"))
+    await fails_to_open(kind, ours)

@@ -30,11 +30,12 @@ sizes = st.integers(3, 14)
 deeds = st.one_of(
     st.tuples(st.just("put"), sizes, ttls),
     st.tuples(st.just("put_nowait"), sizes, ttls),
+    st.tuples(st.just("put_quick"), sizes),
     st.tuples(st.just("take"), st.integers(0, 20)),
     st.tuples(st.just("settle"), st.integers(0, 4)),
     st.tuples(st.just("cancel"), st.integers(0, 4)),
     st.tuples(st.just("sleep"), st.sampled_from([0.005, 1, 2, 5])),
-    st.tuples(st.just("connect")),
+    st.tuples(st.just("connect"), st.booleans(), st.lists(st.sampled_from([True, False, None]), max_size=4)),
     st.tuples(st.just("break_off")),
 )
 endings = st.sampled_from(["close", "end", "none"])
@@ -89,6 +90,12 @@ class OutboxBook:
         except (BufferFull, MessageTooBig, trio.ClosedResourceError):
             self.refused.append(message)
 
+    def put_quick(self, size: int) -> None:
+        message = str(next(self.names)).ljust(size, ".")
+        if self.outbox.put_quick(message, size):
+            self.calls.append(message)
+            self.accepted.append(message)
+
     def take(self, max_bytes: int) -> None:
         if not self.taken:
             self.taken = [entry.message for entry in self.outbox.take(max_bytes)]
@@ -104,11 +111,32 @@ class OutboxBook:
             if message in self.scopes:
                 self.scopes[message].cancel()
 
-    def connect(self) -> None:
-        self.outbox.flows = True
+    def connect(self, is_eager: bool, pushes: list[bool | None]) -> None:
+        """Be a connection.
+
+        One that sends what comes at once, or one that is told of it and sends in its own time. And for a while one
+        that takes a lone message past the queue: it is out then, or under way, or not wanted so.
+        """
+        self.outbox.nudge = self.send_all if is_eager else self.none
+        self.outbox.push = partial(self._push, pushes)
+
+    def _push(self, pushes: list[bool | None], message: Message) -> bool | None:
+        is_through = pushes.pop() if pushes and not self.taken else None
+        if is_through:
+            self.sent.append(message)
+        elif is_through is not None:
+            self.taken = [message]
+            self.note_batch()
+        return is_through
+
+    def send_all(self) -> None:
+        if not self.taken:
+            self.take(20)
+            self.note_batch()
+            self.settle(len(self.taken))
 
     def break_off(self) -> None:
-        self.outbox.flows = False
+        self.outbox.nudge = self.outbox.push = None
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -165,7 +193,6 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 async def play(buffer: Buffer, program: list[tuple[object, ...]], ending: str) -> None:
     async with trio.open_nursery() as nursery:
         book = OutboxBook(buffer, nursery)
-        nursery.start_soon(book.outbox.run_expiry)
         for name, *arguments in [*program, (ending,)]:
             result = getattr(book, str(name))(*arguments)
             if result is not None:
@@ -214,6 +241,7 @@ inbox_deeds = st.one_of(
     st.tuples(st.just("receive")),
     st.tuples(st.just("receive_many"), st.none() | st.integers(1, 5)),
     st.tuples(st.just("receive_nowait")),
+    st.tuples(st.just("await_room"), st.booleans()),
     st.tuples(st.just("cancel"), st.integers(0, 3)),
 )
 
@@ -234,9 +262,9 @@ class InboxBook:
     def put(self, number: int) -> None:
         """Bring in what one read brings, if reading goes on."""
         if self.inbox.has_room():
-            for _ in range(number):
-                self.came.append(str(next(self.names)))
-                self.inbox.put(self.came[-1])
+            batch: list[Message] = [str(next(self.names)) for _ in range(number)]
+            self.came += batch
+            self.inbox.put(batch, 3 * number)
 
     def receive(self) -> None:
         async def receive() -> list[Message]:
@@ -257,18 +285,30 @@ class InboxBook:
         self.waiting.remove(scope)
 
     def receive_nowait(self) -> None:
-        if self.inbox.room.messages:
+        with suppress(trio.WouldBlock):
             self.received.append(self.inbox.receive_nowait())
+
+    def await_room(self, is_awaited: bool) -> None:
+        self.inbox.await_room(is_awaited)
 
     def cancel(self, number: int) -> None:
         for scope in self.waiting[number : number + 1]:
             scope.cancel()
 
+    @property
+    def held(self) -> int:
+        """How many it must have."""
+        return len(self.came) - len(self.dropped) - len(self.received)
+
     def check(self, most_read: int) -> None:
-        room, limits = self.inbox.room, self.buffer
+        held, limits = self.held, self.buffer
+        assert len(self.inbox.queue) == held
         more = most_read if limits.when_full == "wait" else 0
-        assert limits.max_messages is None or room.messages <= limits.max_messages + more
-        assert limits.max_bytes is None or room.bytes <= limits.max_bytes + 3 * more
+        assert limits.max_messages is None or held <= limits.max_messages + more
+        assert limits.max_bytes is None or 3 * held <= limits.max_bytes + 3 * more
+        is_full = limits.max_messages is not None and held >= limits.max_messages
+        is_full |= limits.max_bytes is not None and 3 * held >= limits.max_bytes
+        assert self.inbox.has_room() == (limits.when_full != "wait" or not is_full)
 
 
 async def receive_all(buffer: Buffer, program: list[tuple[object, ...]], settles: list[bool]) -> None:
@@ -280,9 +320,9 @@ async def receive_all(buffer: Buffer, program: list[tuple[object, ...]], settles
             if settle:  # else both happen in one turn of the scheduler
                 await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()
-        assert not (book.waiting and book.inbox.room.messages), "somebody waits for what is there"
+        assert not (book.waiting and book.held), "somebody waits for what is there"
         book.inbox.end(trio.EndOfChannel)
-        while book.inbox.room.messages:
+        while book.held:
             book.received.append(book.inbox.receive_nowait())
         await wait_all_tasks_blocked()
         assert book.waiting == []
@@ -306,7 +346,7 @@ def test_each_message_that_comes_in_goes_to_exactly_one_receiver_or_is_dropped_a
 
 @given(
     buffer=inbox_buffers,
-    sizes=st.lists(st.integers(0, 3), max_size=30),
+    sizes=st.lists(st.integers(0, 6), max_size=30),
     reads=st.lists(st.integers(1, 4), max_size=30),
     when_full=st.sampled_from(["drop_oldest", "drop_newest"]),
 )
@@ -317,10 +357,11 @@ def test_what_is_received_is_in_order_under_every_policy(
         inbox = Inbox(buffer, lambda event: None, Bell())
         received: list[Message] = []
         for number, (size, read) in enumerate(zip(sizes, reads, strict=False)):
-            inbox.put(str(100 + number)[: 3 - size] + str(100 + number)[3 - size :])
-            if inbox.room.messages > read:
+            batch: list[Message] = [f"{100 + number}{each}" for each in range(size)]
+            inbox.put(batch, 4 * size)
+            if len(inbox.queue) > read:
                 received += await inbox.receive_many(read)
-        while inbox.room.messages:
+        while inbox.queue:
             received.append(await inbox.receive())
         assert received == sorted(received)
 

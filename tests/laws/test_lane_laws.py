@@ -1,13 +1,14 @@
 """However a stream of frames is cut into reads, the lane finds the same in it, and the same as wsproto does."""
 
-from itertools import chain, pairwise
+from itertools import chain, cycle, pairwise, takewhile
 from typing import TypeAlias
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
-from trio_wsprim._lane import CLOSE, CONTINUATION, PING, PONG, FrameDecoder, OtherFrame, TooBig, encode_frame
+from trio_wsprim._frames import CLOSE, CONTINUATION, PING, PONG, encode_frame
+from trio_wsprim._lane import FrameDecoder, OtherFrame, TooBig
 from trio_wsprim._values import Message
 from trio_wsprim.testing import encode_frame as encode_any_frame
 
@@ -36,27 +37,63 @@ def whole_messages(draw: st.DrawFn) -> list[bytes]:
 streams = st.lists(whole_messages(), max_size=8).map(lambda groups: b"".join(chain.from_iterable(groups)))
 cuts = st.lists(st.integers(0, 2000), max_size=30)
 
+large_payloads = st.builds(
+    lambda size, tail: "é".encode() * ((size - len(tail)) // 2) + tail,
+    st.sampled_from([2**15 - 1, 2**15, 2**15 + 1, 2**16 - 1, 2**16, 2**16 + 1, 100_000, 200_000]),
+    st.sampled_from([b"", b"x", b"\xff", b"\xc3"]),
+)
+large_frames = st.builds(encode_any_frame, st.sampled_from([1, 2]), large_payloads)
+large_streams = st.lists(large_frames | whole_messages().map(b"".join), min_size=1, max_size=5).map(b"".join)
+wide_cuts = st.lists(st.integers(0, 500_000), max_size=20)
+
 
 def split(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
     return [data[begin:end] for begin, end in pairwise(edges)]
 
 
-def run_lane(pieces: list[bytes], limit: int | None = None) -> list[Found]:
+def run_lane(pieces: list[bytes], limit: int | None = None, *, has_lane: bool = True) -> list[Found]:
     """Everything that the lane finds, up to the first thing that ends a connection."""
-    decoder, found = FrameDecoder(limit), list[Found]()
+    decoder, found = FrameDecoder(limit, has_lane=has_lane), list[Found]()
     for piece in pieces:
         decoder.feed(piece)
-        while True:
-            messages: list[Message] = []
-            frame = decoder.decode(messages)
-            found.extend(messages)
-            if frame is None:
-                break
-            if isinstance(frame, TooBig) or frame.malformed:
-                # What came with a wrong header depends on the cut; that it is wrong does not.
-                return [*found, TooBig("")]
-            found.append(frame)
+        if take_all(decoder, found):
+            break
+    return found
+
+
+def take_all(decoder: FrameDecoder, found: list[Found]) -> bool:
+    """Note what the lane finds in what it has; whether that ends the connection."""
+    while True:
+        messages: list[Message] = []
+        frame = decoder.decode(messages)
+        found.extend(messages)
+        if frame is None:
+            return False
+        if isinstance(frame, TooBig) or frame.malformed:
+            # What came with a wrong header depends on the cut; that it is wrong does not.
+            found.append(TooBig(""))
+            return True
+        found.append(frame)
+
+
+def read_into_room(data: bytes, places: list[int], into: list[bool], limit: int | None = None) -> list[Found]:
+    """The same from reads that go, now and then, into the memory that the lane gives."""
+    decoder, found = FrameDecoder(limit), list[Found]()
+    for piece, goes_into in zip(split(data, places), cycle(into or [True])):
+        rest = piece
+        while rest:
+            room = decoder.room() if goes_into else None
+            if room is None:
+                decoder.feed(rest)
+                rest = b""
+            else:
+                size = min(len(room), len(rest))
+                room[:size] = rest[:size]
+                decoder.filled(size)
+                rest = rest[size:]
+            if take_all(decoder, found):
+                return found
     return found
 
 
@@ -108,6 +145,38 @@ def as_judged(found: list[Found]) -> tuple[list[object], CloseReason | None]:
 @given(data=streams, places=cuts)
 def test_where_a_stream_is_cut_does_not_matter(data: bytes, places: list[int]) -> None:
     assert run_lane(split(data, places)) == run_lane([data])
+
+
+@given(data=large_streams, places=wide_cuts | cuts, into=st.lists(st.booleans(), max_size=10))
+def test_reading_into_the_memory_that_is_given_changes_nothing(
+    data: bytes, places: list[int], into: list[bool]
+) -> None:
+    expected = run_lane([data])
+    assert read_into_room(data, places, into) == expected
+    assert run_lane(split(data, places)) == expected
+
+
+@given(
+    sizes=st.lists(st.sampled_from([2**15, 2**15 + 1, 70_000, 70_001]), max_size=5),
+    places=wide_cuts,
+    into=st.lists(st.booleans(), max_size=10),
+    limit=st.sampled_from([2**15, 2**15 + 1, 70_000, 70_001]),
+)
+def test_a_limit_ends_the_same_messages_however_they_are_read(
+    sizes: list[int], places: list[int], into: list[bool], limit: int
+) -> None:
+    data = b"".join(encode_any_frame(2, bytes(size)) for size in sizes)
+    good = [bytes(size) for size in takewhile(lambda size: size <= limit, sizes)]
+    expected: list[Found] = [*good, *([TooBig("")] if len(good) < len(sizes) else [])]
+    assert read_into_room(data, places, into, limit) == expected
+    assert run_lane(split(data, places), limit) == expected
+
+
+@given(data=streams | large_streams, places=cuts)
+def test_without_a_lane_the_same_frames_are_left_to_the_core(data: bytes, places: list[int]) -> None:
+    bare = run_lane(split(data, places), has_lane=False)
+    assert all(isinstance(each, OtherFrame) for each in bare)
+    assert b"".join(each.raw for each in bare if isinstance(each, OtherFrame)) == data
 
 
 @given(data=streams)

@@ -21,6 +21,7 @@ peers_codes = st.sampled_from([None, 1000, 1009])
 deeds = st.one_of(
     st.tuples(st.just("put"), st.integers(3, 6)),
     st.tuples(st.just("put"), st.integers(3, 6)),
+    st.tuples(st.just("push"), st.integers(3, 6), st.sampled_from([True, False, None])),
     st.tuples(st.just("write"), st.integers(0, 20), st.integers(0, 4)),
     st.tuples(st.just("confirm"), st.integers(0, 4)),
     st.tuples(st.just("reconnect"), st.booleans(), peers_codes, st.booleans()),
@@ -34,7 +35,7 @@ class Book:
         self.buffer = buffer
         self.resends = resends
         self.outbox = Outbox(buffer, self._note_drop, tracks=True, resends=resends)
-        self.outbox.flows = True
+        self.outbox.nudge = lambda: None
         self.names = count(100)
         self.accepted: list[Message] = []
         self.dropped: list[Message] = []
@@ -62,6 +63,26 @@ class Book:
             self.accepted.append(message)
         except (BufferFull, MessageTooBig):
             pass
+
+    def push(self, size: int, is_through: bool | None) -> None:
+        """Have a connection take it past the queue, if that is empty: it is out at once, or torn, or not wanted so."""
+        message = str(next(self.names)).ljust(size, ".")
+        pushed: list[Message] = []
+
+        def push(lone: Message) -> bool | None:
+            if is_through is not None:
+                pushed.append(lone)
+                self.serials[lone] = self.outbox.mark().serial
+            return is_through
+
+        self.outbox.push = push
+        if self.outbox.put_quick(message, size):
+            self.accepted.append(message)
+        self.outbox.push = None
+        if is_through:
+            self.connections[-1] += pushed
+        elif pushed:
+            self.outbox.settle(0)
 
     def write(self, max_bytes: int, sent: int) -> None:
         taken = self.outbox.take(max_bytes)

@@ -119,6 +119,37 @@ async def test_what_the_server_had_no_choice_of_is_a_fault(
     assert answer.fault(["chat", "superchat"]) == fault
 
 
+@pytest.mark.parametrize(
+    ("extensions", "fault"),
+    [
+        ([b"permessage-deflate"], None),
+        ([b"whatever the core makes of it"], None),
+        ([b"permessage-deflate", b"permessage-deflate"], "it says one thing twice"),
+    ],
+)
+async def test_an_extension_is_no_fault_where_some_were_asked_for(
+    extensions: list[bytes], fault: str | None, autojump_clock: MockClock
+) -> None:
+    lines = b"".join(b"Sec-WebSocket-Extensions: " + each + b"\r\n" for each in extensions)
+    answer = await read(GOOD[:-2] + lines + b"\r\n")
+    assert answer.fault((), has_extensions=True) == fault
+    assert answer.fault(()) == "it chose an extension, none was asked for"
+
+
+async def test_a_head_can_be_had_again_with_nothing_but_what_matters(autojump_clock: MockClock) -> None:
+    curious = (
+        b"HTTP/1.1 101\nuPGRADE:   websocket\nServer: x\nConnection: keep-alive,\n  Upgrade\n"
+        b"Upgrade: websocket\nX-Policy: " + b"a" * 9000 + b"\nSec-WebSocket-Accept: y\nSet-Cookie: gr\xfc\xdf\n\n"
+    )
+    answer = await read(curious)
+    assert answer.head == curious
+    assert answer.plain_head == (
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: keep-alive, Upgrade\r\n"
+        b"sec-websocket-accept: y\r\n\r\n"
+    )
+    assert (await read(answer.plain_head)).plain_head == answer.plain_head
+
+
 # --- not HTTP ---
 
 

@@ -28,6 +28,19 @@ _BODY_TIMEOUT: Final = 0.5
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r\n]")
 _HTTP: Final = b"HTTP/1."
 
+# h11 understands 101 only as an answer to a request that asked for it; this one goes nowhere.
+_REQUEST: Final = h11.Request(
+    method="GET", target="/", headers=[("Host", "-"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
+)
+# Names that every answer has, so that a thousand connections hold them once.
+_COMMON: Final = {
+    name.encode(): name
+    for name in ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol", "server", "date")
+}
+
+_JUDGED: Final = frozenset({"connection", "upgrade"})
+_OURS: Final = "sec-websocket-"
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -47,19 +60,30 @@ class Answer:
     headers: Headers
     http_version: bytes
 
-    def fault(self, subprotocols: Sequence[str]) -> str | None:
+    @property
+    def plain_head(self) -> bytes:
+        """The head again, as plainly as it can be written, with what a handshake is judged by and nothing else.
+
+        For a core that is stricter than h11 about line ends, lengths, and words that do not matter.
+        """
+        lines = [f"{name}: {value}" for name, value in self.headers if name in _JUDGED or name.startswith(_OURS)]
+        # What is said twice in the same words is said once.
+        return "\r\n".join(["HTTP/1.1 101 Switching Protocols", *dict.fromkeys(lines), "\r\n"]).encode("latin-1")
+
+    def fault(self, subprotocols: Sequence[str], *, has_extensions: bool = False) -> str | None:
         """Say what the server has chosen that it had no choice of, in words that quote nothing of it.
 
         The core judges the rest; of headers that come twice, it would look at the last only.
 
         Args:
             subprotocols: Those that were asked for.
+            has_extensions: Whether any were; the core knows which.
         """
-        names = [name for name, _ in self.headers if name.startswith("sec-websocket-")]
+        names = [name for name, _ in self.headers if name.startswith(_OURS)]
         chosen = {value for name, value in self.headers if name == "sec-websocket-protocol"}
         if self.http_version != b"1.1":
             return "it speaks HTTP/1.0, which has no upgrades"
-        if "sec-websocket-extensions" in names:
+        if "sec-websocket-extensions" in names and not has_extensions:
             return "it chose an extension, none was asked for"
         if len(names) > len(set(names)):
             return "it says one thing twice"
@@ -79,14 +103,7 @@ async def read_answer(wire: Wire) -> Answer:
     Cancellation: may be partial; the wire is fit only for `abort`.
     """
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
-    # h11 understands 101 only as an answer to a request that asked for it; this one goes nowhere.
-    parser.send(
-        h11.Request(
-            method="GET",
-            target="/",
-            headers=[("Host", "-"), ("Connection", "Upgrade"), ("Upgrade", "websocket")],
-        )
-    )
+    parser.send(_REQUEST)
     came = b""
     while True:
         event = _next_event(parser)
@@ -100,7 +117,8 @@ async def read_answer(wire: Wire) -> Answer:
             continue
         data = await wire.receive_some()
         if not data:
-            raise ConnectionFailed("the server hung up before it had answered the handshake")
+            ended = EOFError("the stream has ended")
+            raise ConnectionFailed("the server hung up before it had answered the handshake") from ended
         came += data
         _check_first_line(came)
         parser.receive_data(data)
@@ -123,7 +141,9 @@ def _check_first_line(came: bytes) -> None:
 
 
 def _headers(event: h11.Response | h11.InformationalResponse) -> Headers:
-    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+    return tuple(
+        (_COMMON.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers
+    )
 
 
 async def _rejection(wire: Wire, parser: h11.Connection, response: h11.Response) -> ConnectionRejected:

@@ -3,10 +3,8 @@
 The first two tests are about trio-websocket alone: when they fail, the adapter's ground has moved.
 """
 
-from base64 import b64encode
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from hashlib import sha1
 
 import pytest
 import trio
@@ -14,8 +12,12 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from trio_wsprim._seam import Upgrade
-from trio_wsprim.testing import Opcode, Peer, encode_frame
-from trio_wsprim.transports._core import Core
+from trio_wsprim.testing import Frame, Opcode, encode_frame
+from trio_wsprim.transports._handshake import HandshakeFault
+from trio_wsprim.transports._link import Breach
+from trio_wsprim.transports._trio_websocket_core import TrioWebsocketCore
+
+from .cores import an_answer, answer_to, cut, read_frames, read_request
 
 UPGRADE = Upgrade(host="example.test", resource="/")
 
@@ -98,36 +100,25 @@ async def test_trio_websocket_takes_what_it_reads_in_pieces_of_any_size(piece: i
         await server.ping(b"answered")
 
 
-# --- our own use of it ---
-
-
-def accept_for(request: bytes) -> bytes:
-    key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
-    digest = sha1(key.split(b": ")[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
-    return (
-        b"HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + b64encode(digest) + b"\r\n\r\n"
-    )
+# --- our own use of it: the handshake ---
 
 
 @asynccontextmanager
-async def running(upgrade: Upgrade = UPGRADE) -> AsyncGenerator[tuple[Core, list[bytes]]]:
-    """A core, and what it wrote."""
+async def asked(upgrade: Upgrade = UPGRADE) -> AsyncGenerator[tuple[TrioWebsocketCore, list[bytes]]]:
+    """A core that has asked, and what it wants sent."""
     written: list[bytes] = []
-    core = Core(written.append)
+    core = TrioWebsocketCore(written.append)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(core.run, upgrade)
-        await core.wait_hungry()
+        await core.ask(nursery, upgrade)
         yield core, written
         core.stop()
 
 
 @asynccontextmanager
-async def opened() -> AsyncGenerator[tuple[Core, list[bytes]]]:
-    async with running() as (core, written):
-        core.feed(accept_for(written.pop()))
-        await core.wait_settled()
-        assert not core.over
+async def opened() -> AsyncGenerator[tuple[TrioWebsocketCore, list[bytes]]]:
+    """A core after the handshake."""
+    async with asked() as (core, written):
+        await core.check(await answer_to(written.pop()))
         yield core, written
 
 
@@ -135,13 +126,10 @@ async def test_a_core_asks_for_what_it_was_told() -> None:
     upgrade = Upgrade(
         host="[::1]:8080", resource="/chat?room=1", headers=(("X-One", "1"),), subprotocols=("first", "second")
     )
-    async with running(upgrade) as (_, written):
+    async with asked(upgrade) as (core, written):
         assert len(written) == 1
-        peer = Peer(memory_stream_pair()[0])
-        near, far = memory_stream_pair()
-        await near.send_all(written[0])
-        peer = Peer(far)
-        request = await peer.read_request()
+        request = await read_request(written[0])
+        assert not core.compresses
     assert (request.method, request.path) == ("GET", "/chat?room=1")
     assert request.header("host") == "[::1]:8080"
     assert request.header("x-one") == "1"
@@ -149,93 +137,124 @@ async def test_a_core_asks_for_what_it_was_told() -> None:
     assert request.header("sec-websocket-extensions") is None
 
 
-async def test_a_request_that_http_cannot_say_ends_the_core_at_once() -> None:
-    # A legal label, to which wsproto counts the port as well.
-    async with running(Upgrade(host="a" * 63 + ":8080", resource="/")) as (core, written):
-        assert core.over
-        assert isinstance(core.failure, UnicodeError)
-        assert core.verdict == (1002, str(core.failure))
-        assert written == []
+async def test_a_request_that_http_cannot_say_is_a_fault_at_once() -> None:
+    written: list[bytes] = []
+    core = TrioWebsocketCore(written.append)
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(HandshakeFault, match="the request cannot be put into HTTP") as caught:
+            # A legal label, to which wsproto counts the port as well.
+            await core.ask(nursery, Upgrade(host="a" * 63 + ":8080", resource="/"))
+    assert isinstance(caught.value.__cause__, UnicodeError)
+    assert written == []
 
 
-async def test_a_wrong_answer_ends_the_core_with_the_first_fault() -> None:
-    async with running() as (core, written):
-        core.feed(accept_for(written[0]).replace(b"Accept: ", b"Accept: x"))
-        await core.wait_settled()
+@pytest.mark.parametrize("subprotocol", [None, "second"])
+async def test_an_answer_tells_the_subprotocol(subprotocol: str | None) -> None:
+    async with asked(Upgrade(host="example.test", resource="/", subprotocols=("first", "second"))) as (core, written):
+        headers = [] if subprotocol is None else [f"Sec-WebSocket-Protocol: {subprotocol}"]
+        await core.check(await answer_to(written[0], *headers))
+        assert core.subprotocol == subprotocol
+        assert not core.is_compressed
+        assert core.encode is None
+
+
+async def test_a_wrong_key_is_a_fault() -> None:
+    async with asked() as (core, written):
+        with pytest.raises(HandshakeFault) as caught:
+            await core.check(await answer_to(written[0], accept_key="c2VjcmV0"))
+        assert str(caught.value) == "the server's 101 is no WebSocket handshake: Bad accept token"
+        assert caught.value.__cause__ is core.failure
         assert core.over
-        assert str(core.failure) == "Bad accept token"
+
+
+async def test_a_fault_is_the_first_and_alone() -> None:
+    async with asked() as (core, _):
+        with pytest.raises(HandshakeFault) as caught:
+            await core.check(an_answer("Upgrade: websocket"))
+        assert str(caught.value) == (
+            "the server's 101 is no WebSocket handshake: Missing header, 'Connection: Upgrade'"
+        )
+        assert not isinstance(caught.value.__cause__, BaseExceptionGroup)
+
+
+# --- our own use of it: frames ---
 
 
 async def test_pings_are_answered_and_fragments_put_together() -> None:
     async with opened() as (core, written):
-        core.feed(encode_frame(Opcode.PING, b"payload"))
-        await core.wait_hungry()
+        ping, first, rest = cut(
+            encode_frame(Opcode.PING, b"payload"),
+            encode_frame(Opcode.TEXT, b"\xc3", fin=False),
+            encode_frame(Opcode.CONTINUATION, b"\xa9"),
+        )
+        assert await core.judge(ping) is None
+        assert await read_frames(written) == [Frame(Opcode.PONG, b"payload")]
+        assert await core.judge(first) is None
+        assert await core.judge(rest) == "é"
         assert len(written) == 1
-        assert written[0][:2] == b"\x8a\x87"
-
-        core.feed(encode_frame(Opcode.TEXT, b"\xc3", fin=False))
-        await core.wait_hungry()
-        core.feed(encode_frame(Opcode.CONTINUATION, b"\xa9"))
-        await core.wait_hungry()
-        assert await core.take_message() == "é"
-        assert core.verdict is None
 
 
-async def test_a_core_that_is_fed_in_one_go_is_hungry_when_it_has_dealt_with_all() -> None:
+async def test_whole_messages_are_its_own_too() -> None:
+    async with opened() as (core, _):
+        for frame, message in zip(
+            cut(encode_frame(Opcode.TEXT, b""), encode_frame(Opcode.BINARY, b"x")), ["", b"x"], strict=True
+        ):
+            assert await core.judge(frame) == message
+
+
+async def test_a_judgement_that_is_cancelled_can_be_asked_for_again() -> None:
     async with opened() as (core, written):
-        for number in range(20):
-            core.feed(encode_frame(Opcode.PING, b"%d" % number))
-        await core.wait_hungry()
-        assert len(written) == 20
+        messages: list[str | bytes | None] = []
+        for frame in cut(
+            encode_frame(Opcode.PING, b"once"),
+            encode_frame(Opcode.BINARY, b"a", fin=False),
+            encode_frame(Opcode.CONTINUATION, b"b"),
+        ):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await core.judge(frame)
+            assert scope.cancelled_caught
+            messages.append(await core.judge(frame))
+        assert messages == [None, None, b"ab"]
+        assert await read_frames(written) == [Frame(Opcode.PONG, b"once")]
 
 
 @pytest.mark.parametrize(
     ("raw", "code"),
     [
         (encode_frame(Opcode.TEXT, b"\xff"), 1007),
+        (encode_frame(Opcode.TEXT, b"\xff", fin=False), 1007),
         (encode_frame(3, b""), 1002),
         (encode_frame(Opcode.TEXT, b"", rsv=4), 1002),
         (encode_frame(Opcode.CONTINUATION, b"x"), 1002),
     ],
 )
-async def test_a_breach_is_judged(raw: bytes, code: int) -> None:
+async def test_a_breach_is_judged_and_nothing_said_about_it(raw: bytes, code: int) -> None:
     async with opened() as (core, written):
-        core.feed(raw)
-        await core.wait_hungry()
-        assert core.verdict is not None
-        assert core.verdict[0] == code
-        assert core.verdict[1] != ""
+        (frame,) = cut(raw)
+        with pytest.raises(Breach) as caught:
+            await core.judge(frame)
+        assert caught.value.code == code
+        assert caught.value.sentence != ""
         assert written == []
 
 
 async def test_nothing_of_a_core_is_left_when_it_is_stopped(autojump_clock: MockClock) -> None:
     with trio.fail_after(1):
-        async with opened() as (core, _):
+        async with opened() as (core, written):
             core.stop()
             core.stop()
             await wait_all_tasks_blocked()
-            await core.wait_hungry()
             assert core.over
             assert core.failure is None
-            assert core.verdict == (1002, "")
-
-
-async def cancelled_at_once(work: Callable[[], object]) -> None:
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await work()  # type: ignore[misc]
-    assert scope.cancelled_caught
-
-
-async def test_waiting_for_a_core_can_be_cancelled() -> None:
-    async with opened() as (core, _):
-        core.feed(encode_frame(Opcode.PING, b""))
-        await cancelled_at_once(core.wait_hungry)
-        await core.wait_hungry()
-        await cancelled_at_once(core.take_message)
+            (frame,) = cut(encode_frame(Opcode.PING, b""))
+            with pytest.raises(Breach) as caught:
+                await core.judge(frame)
+            assert (caught.value.code, caught.value.sentence) == (1002, "")
+            assert written == []
 
 
 async def test_its_stream_never_makes_it_wait() -> None:
-    async with running() as (core, _):
+    async with asked() as (core, _):
         await core._guard.wait_send_all_might_not_block()
         await core._guard.aclose()

@@ -1,0 +1,265 @@
+"""Links of every kind and the peers at their other ends, in memory and over sockets."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, final
+
+import pytest
+import trio
+
+from tests.tls import HOST, client_context, server_context
+from trio_wsprim import ConnectionFailed
+from trio_wsprim._tls import TlsStream
+from trio_wsprim.abc import Incoming, Link, Transport, Upgrade
+from trio_wsprim.testing import MemoryNetwork, MemoryStream, Peer, encode_frame, memory_stream_pair, peer_over
+from trio_wsprim.transports import TrioWebsocketTransport, WebsocketsTransport
+
+# Seconds, of real time over sockets: who takes this long hangs.
+PATIENCE: Final = 10
+# What a compressed message ends with, and is sent without (RFC 7692, 7.2.1).
+TAIL: Final = b"\x00\x00\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A transport, and what the servers that it meets choose.
+
+    Attributes:
+        extension: What they answer about extensions; `None` for not a word.
+    """
+
+    name: str
+    transport: Transport
+    extension: str | None = None
+
+
+KINDS: Final = (
+    Kind("trio-websocket", TrioWebsocketTransport()),
+    Kind("websockets", WebsocketsTransport()),
+    Kind("deflate-declined", WebsocketsTransport(compression="deflate")),
+    Kind("deflate", WebsocketsTransport(compression="deflate"), "permessage-deflate"),
+)
+
+
+# ------------------------------------------------------------------------------------ in memory
+
+
+@asynccontextmanager
+async def linked(
+    kind: Kind,
+    *,
+    buffer_size: int = 65536,
+    max_message_bytes: int | None = 2**20,
+    subprotocols: tuple[str, ...] = (),
+    behind: bytes = b"",
+) -> AsyncGenerator[tuple[Link, Peer]]:
+    """An open link and the peer at its other end; afterwards, nothing of it may be left.
+
+    Args:
+        behind: What the peer says in one piece with its 101.
+    """
+    network = MemoryNetwork(buffer_size=buffer_size)
+    upgrade = Upgrade(
+        host="example.test",
+        resource="/chat?a=b",
+        headers=(("X-One", "1"),),
+        subprotocols=subprotocols,
+        max_message_bytes=max_message_bytes,
+    )
+    with trio.fail_after(1000):
+        async with trio.open_nursery() as nursery:
+            stream = await network.open_stream("example.test", 80)
+            peer = await network.accept()
+            if kind.extension is not None:
+                peer = peer_over(Inflating(peer))
+            nursery.start_soon(accept, peer, kind, subprotocols, behind)
+            link = await kind.transport.connect(nursery, stream, upgrade)
+            try:
+                yield link, peer
+            finally:
+                await link.abort()
+                nursery.cancel_scope.cancel()
+    assert network.live == 0
+
+
+async def accept(peer: Peer, kind: Kind, subprotocols: Sequence[str] = (), behind: bytes = b"") -> None:
+    headers = [("X-Served-By", "Test")]
+    if kind.extension is not None:
+        headers.append(("Sec-WebSocket-Extensions", kind.extension))
+    if not behind:
+        await peer.accept(subprotocols[0] if subprotocols else None, headers)
+        return
+    near, far = memory_stream_pair()
+    scribe = peer_over(near)
+    scribe.request = await peer.read_request()
+    await scribe.accept(None, headers)
+    await peer.send_raw(await far.receive_some() + behind)
+
+
+@final
+class Inflating(trio.abc.HalfCloseableStream):
+    """A server's end of a compressed connection, whose reader sees what the client says as it was.
+
+    What it says itself goes out uncompressed, as it may (RFC 7692, 6).
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        self._is_over = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._peer.request is None:
+            return (await self._peer.read_request()).raw
+        if self._is_over:
+            return b""
+        try:
+            frame = await self._peer.receive_frame()
+        except trio.EndOfChannel:
+            self._is_over = True
+            return self._peer.unparsed
+        payload = frame.payload
+        if frame.rsv == 4:
+            payload = self._inflater.decompress(payload + TAIL)
+        return encode_frame(frame.opcode, payload, fin=frame.fin, rsv=frame.rsv & 3, masked=frame.masked)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._peer.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._peer.stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._peer.half_close()
+
+    async def aclose(self) -> None:
+        await self._peer.aclose()
+
+    def close(self) -> None:
+        self._peer.drop()
+
+    def reset(self) -> None:
+        self._peer.reset()
+
+
+async def fails_to_open(kind: Kind, stream: MemoryStream) -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ConnectionFailed):
+            await kind.transport.connect(nursery, stream, Upgrade(host="example.test", resource="/"))
+
+
+# ------------------------------------------------------------------------------------ over sockets
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What is between a link and its peer.
+
+    Attributes:
+        client: Over TLS, whom the client trusts; `None` for plain TCP.
+        server: Over TLS, the server's certificate.
+    """
+
+    client: ssl.SSLContext | None = None
+    server: ssl.SSLContext | None = None
+
+
+def over_tcp() -> Wiring:
+    return Wiring()
+
+
+def over_tls() -> Wiring:
+    return Wiring(client_context(), server_context())
+
+
+@asynccontextmanager
+async def linked_over(
+    wiring: Wiring, kind: Kind, *, small: bool = False, max_message_bytes: int | None = 2**20
+) -> AsyncGenerator[tuple[Link, Peer]]:
+    """An open link over loopback, and the peer at its other end.
+
+    Args:
+        small: Whether the kernel is to hold as little as it can.
+    """
+    upgrade = Upgrade(host=HOST, resource="/", max_message_bytes=max_message_bytes)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            async with listener:
+                if small:
+                    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client = await connect(listener.socket.getsockname()[1], small=small)
+                server = await listener.accept()
+            peers: list[Peer] = []
+
+            async def serve() -> None:
+                peer = peer_over(
+                    server
+                    if wiring.server is None
+                    else trio.SSLStream(server, wiring.server, server_side=True, https_compatible=True)
+                )
+                if kind.extension is not None:
+                    peer = peer_over(Inflating(peer))
+                peers.append(peer)
+                await accept(peer, kind)
+
+            nursery.start_soon(serve)
+            stream = client if wiring.client is None else TlsStream(client, wiring.client, HOST)
+            if isinstance(stream, TlsStream):
+                await stream.do_handshake()
+            link = await kind.transport.connect(nursery, stream, upgrade)
+            try:
+                yield link, peers[0]
+            finally:
+                await link.abort()
+                server.socket.close()
+                nursery.cancel_scope.cancel()
+
+
+async def connect(port: int, *, small: bool) -> trio.SocketStream:
+    sock = trio.socket.socket()
+    if small:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    await sock.connect(("127.0.0.1", port))
+    return trio.SocketStream(sock)
+
+
+# ------------------------------------------------------------------------------------ what tests do with them
+
+
+async def closing(link: Link, code: int = 1000, reason: str = "", seconds: float = 5) -> None:
+    with trio.move_on_after(seconds):
+        await link.aclose(code, reason)
+
+
+async def receive_all(link: Link, count: int) -> list[Incoming]:
+    items: list[Incoming] = []
+    while len(items) < count:
+        items += await link.receive()
+    return items
+
+
+async def expect(kind: type[BaseException], work: Callable[[], Awaitable[object]]) -> BaseException:
+    with pytest.raises(kind) as caught:
+        await work()
+    assert type(caught.value) is kind
+    return caught.value
+
+
+async def read_to_end(peer: Peer) -> None:
+    """Have the peer read all that is still to come."""
+    with pytest.raises(trio.EndOfChannel):
+        while True:
+            await peer.receive_frame()
+
+
+async def cancel_after(steps: int, scope: trio.CancelScope) -> None:
+    for _ in range(steps):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()

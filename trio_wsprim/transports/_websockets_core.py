@@ -1,0 +1,185 @@
+"""`websockets` as a protocol core: its sans-I/O layer, fed frame by frame.
+
+It does the opening handshake, answers pings, and judges whatever is neither a plain data frame nor a close frame. It
+checks no UTF-8 and puts no fragments together; that is done here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, cast, final
+
+import trio
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import OPEN, Protocol, Side
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from trio_wsprim._frames import COMPRESSED, INVALID_DATA, TOO_BIG
+from trio_wsprim._lane import OtherFrame, with_slack
+from trio_wsprim._seam import Upgrade
+from trio_wsprim._values import Message
+from trio_wsprim.transports._answer import Answer
+from trio_wsprim.transports._handshake import HandshakeFault
+from trio_wsprim.transports._link import Breach
+from trio_wsprim.transports._outgoing import Encode
+
+# Only `ClientProtocol.connect()` would look at it; the request is made here, since it knows no further headers.
+_NOWHERE: Final = parse_uri("ws://localhost/")
+# What an empty message may take in bytes, compressed by somebody odd. `websockets` inflates everything to nothing after
+# a final block (RFC 7692, 7.2.3.4 allows one), and says nothing: better an end than messages without their words.
+_MOST_OF_NOTHING: Final = 6
+# Its debug log tells the headers of the request, `Authorization` too, and its error log what raises here anyway.
+_SILENT: Final = logging.Logger("silent", logging.CRITICAL + 1)  # noqa: LOG001 - nobody should find it
+
+
+@final
+class WebsocketsCore:
+    """One connection of the sans-I/O layer.
+
+    Args:
+        queue: Is given each frame, and at first the request, that is to be sent; must not wait.
+        compresses: Whether to ask for compression.
+    """
+
+    __slots__ = ("_fragments", "_limit", "_protocol", "_queue", "compresses", "encode", "is_compressed", "subprotocol")
+
+    def __init__(self, queue: Callable[[bytes], None], *, compresses: bool = False) -> None:
+        self._queue = queue
+        self._protocol: Protocol | None = None
+        self._limit: int | None = None
+        self._fragments: _Fragments | None = None
+        self.compresses = compresses
+        self.is_compressed = False
+        self.encode: Encode | None = None
+        self.subprotocol: str | None = None
+
+    # -------------------------------------------------------------------------------- the handshake
+
+    async def ask(self, nursery: trio.Nursery, upgrade: Upgrade) -> None:
+        """See `HandshakeCore`."""
+        self._limit = upgrade.max_message_bytes
+        protocol = ClientProtocol(
+            _NOWHERE,
+            extensions=[ClientPerMessageDeflateFactory(client_max_window_bits=True)] if self.compresses else None,
+            subprotocols=cast("Sequence[Subprotocol]", upgrade.subprotocols) or None,
+            # Beyond this it stops inflating. Exactly counted are what the lane sees, and what comes out here.
+            max_size=with_slack(upgrade.max_message_bytes),
+            logger=_SILENT,
+        )
+        request = protocol.connect()
+        protocol.send_request(Request(upgrade.resource, _headers(request.headers, upgrade)))
+        self._queue(b"".join(protocol.data_to_send()))
+        self._protocol = protocol
+
+    async def check(self, answer: Answer) -> None:
+        """See `HandshakeCore`."""
+        protocol = self._protocol
+        assert isinstance(protocol, ClientProtocol), "nothing was asked"
+        try:
+            protocol.receive_data(answer.plain_head)
+            error: Exception | None = protocol.handshake_exc
+        except ValueError as raised:  # of zlib, for a window that it has not; up to websockets 17.0
+            error = raised
+        if error is not None:
+            fault = type(error).__name__
+            raise HandshakeFault(f"the server's 101 is no WebSocket handshake: {fault}") from error
+        protocol.events_received()
+        self.subprotocol = protocol.subprotocol
+        self.is_compressed = bool(protocol.extensions)
+        if self.is_compressed:
+            self.encode = self._encode
+        else:
+            self._protocol = None  # with all that it knows of the handshake; most connections need it no more
+
+    def stop(self) -> None:
+        """See `Core`. It has no tasks."""
+
+    # -------------------------------------------------------------------------------- frames
+
+    async def judge(self, frame: OtherFrame) -> Message | None:
+        """See `Core`. Never waits."""
+        if self._protocol is None:
+            self._protocol = Protocol(Side.CLIENT, state=OPEN, max_size=None, logger=_SILENT)
+        protocol = self._protocol
+        protocol.receive_data(frame.raw)
+        if protocol.close_sent is not None:
+            raise Breach(int(protocol.close_sent.code), protocol.close_sent.reason) from protocol.parser_exc
+        for pong in protocol.data_to_send():
+            self._queue(pong)
+        message = None
+        for event in cast("Sequence[Frame]", protocol.events_received()):
+            if frame.raw[0] & COMPRESSED and not event.data and len(frame.payload) > _MOST_OF_NOTHING:
+                raise Breach(INVALID_DATA, "compressed message that inflates to nothing")
+            message = self._collect(event)
+        return message
+
+    def _collect(self, frame: Frame) -> Message | None:
+        """Put fragments together; give the message that is complete."""
+        if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
+            self._fragments = _Fragments(is_text=frame.opcode is Opcode.TEXT)
+        elif frame.opcode is not Opcode.CONT:
+            return None
+        fragments = self._fragments
+        assert fragments is not None, "websockets lets no fragment pass that continues nothing"
+        try:
+            fragments.add(bytes(frame.data), is_last=frame.fin)
+            if self._limit is not None and fragments.size > self._limit:
+                raise Breach(TOO_BIG, f"message of at least {fragments.size} bytes, at most {self._limit} are allowed")
+        except UnicodeDecodeError as error:
+            raise Breach(INVALID_DATA, "text that is not UTF-8") from error
+        if not frame.fin:
+            return None
+        self._fragments = None
+        return fragments.message()
+
+    def _encode(self, message: Message) -> bytes:
+        """Make the frame of a message, compressed."""
+        assert self._protocol is not None, "this connection is not compressed"
+        if isinstance(message, str):
+            self._protocol.send_text(message.encode())
+        else:
+            self._protocol.send_binary(message)
+        return b"".join(self._protocol.data_to_send())
+
+
+@final
+class _Fragments:
+    """A message that comes in pieces; text is decoded as it comes, so that what is no UTF-8 is found at once."""
+
+    __slots__ = ("_decoder", "_parts", "size")
+
+    def __init__(self, *, is_text: bool) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
+        self._parts: list[str] | list[bytes] = []
+        self.size = 0
+
+    def add(self, data: bytes, *, is_last: bool) -> None:
+        """Take a piece, or raise `UnicodeDecodeError`."""
+        self.size += len(data)
+        part = data if self._decoder is None else self._decoder.decode(data, is_last)
+        if part:
+            cast("list[str | bytes]", self._parts).append(part)
+
+    def message(self) -> Message:
+        """Join them."""
+        if self._decoder is None:
+            return b"".join(cast("list[bytes]", self._parts))
+        return "".join(cast("list[str]", self._parts))
+
+
+def _headers(made: Headers, upgrade: Upgrade) -> Headers:
+    """Give the headers of the request: ours first, since `Host` should be, then those of the handshake."""
+    headers = Headers({"Host": upgrade.host})
+    for name, value in made.raw_items():
+        if name != "Host":
+            headers[name] = value
+    for name, value in upgrade.headers:
+        headers[name] = value
+    return headers
