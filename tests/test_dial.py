@@ -190,6 +190,17 @@ async def test_a_host_of_which_no_address_answers_is_told_as_a_whole(autojump_cl
     assert str(error) == "ws://example.test/ cannot be reached: all attempts failed"
 
 
+async def test_a_host_with_one_address_is_told_by_what_that_said(autojump_clock: MockClock) -> None:
+    refusal = ConnectionRefusedError(111, "nobody there")
+
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        raise OSError("all attempts failed") from ExceptionGroup("one", [refusal])
+
+    error = await fail("ws://example.test/", open_stream=open_stream)
+    assert error.__cause__ is refusal
+    assert str(error) == "ws://example.test/ cannot be reached: [Errno 111] nobody there"
+
+
 def test_the_systems_certificates_are_read_once() -> None:
     assert _default_context() is _default_context()
 
@@ -215,7 +226,7 @@ def has_ipv6() -> bool:
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Knows one address for every name, and notes who asked."""
+    """Knows two addresses for every name, of which only the second is any good, and notes who asked."""
 
     def __init__(self) -> None:
         self.asked: list[object] = []
@@ -224,7 +235,7 @@ class Resolver(trio.abc.HostnameResolver):
         self, host: bytes | None, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> Any:
         self.asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in ("127.0.0.2", "127.0.0.1")]
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
         raise AssertionError
@@ -275,7 +286,13 @@ async def test_without_open_stream_it_is_tcp() -> None:
         pytest.param("::1", socket.AF_INET6, marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")),
     ],
 )
-async def test_a_literal_address_is_nobodys_question(host: str, family: socket.AddressFamily) -> None:
+async def test_a_literal_address_is_nobodys_question(
+    host: str, family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail_to_race(*_: object) -> None:
+        raise AssertionError("there is nothing to choose from")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail_to_race)
     resolver = Resolver()
     trio.socket.set_custom_hostname_resolver(resolver)
     async with listening(host) as (listener, port):
@@ -292,7 +309,7 @@ async def test_a_literal_address_is_nobodys_question(host: str, family: socket.A
 
 
 @pytest.mark.parametrize("host", ["example.test", "localhost"])
-async def test_a_name_is_looked_up(host: str) -> None:
+async def test_a_name_is_looked_up_and_all_its_addresses_are_tried(host: str) -> None:
     resolver = Resolver()
     async with listening() as (_, port):
         trio.socket.set_custom_hostname_resolver(resolver)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pytest
 
 from trio_wsprim._frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
-from trio_wsprim._lane import FrameDecoder, OtherFrame, TooBig
+from trio_wsprim._lane import FrameDecoder, OtherFrame, TooBig, with_slack
 from trio_wsprim._values import Message
 from trio_wsprim.testing import encode_frame as frame
 
@@ -111,6 +111,75 @@ def test_a_header_that_breaks_the_rules_is_known_without_its_payload(header: byt
     assert decoder.decode(messages) is None
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(b"\x81\x7e\x00\x7d" + b"x" * 125, id="2 bytes for a length of 125"),
+        pytest.param(b"\x82\x7e\x00\x00" + b"x" * 125, id="2 bytes for a length of 0"),
+        pytest.param(b"\x82\x7f" + (2**16 - 1).to_bytes(8) + bytes(2**16 - 1), id="8 bytes for less than 2**16"),
+        pytest.param(b"\x82\x7f" + (5).to_bytes(8) + b"x" * 5, id="8 bytes for a length of 5"),
+        pytest.param(frame(TEXT, b"long enough", masked=True), id="masked"),
+        pytest.param(frame(BINARY, b"long enough", rsv=2), id="RSV2"),
+        pytest.param(frame(3, b"long enough"), id="reserved opcode"),
+        pytest.param(frame(CONTINUATION, b"long enough"), id="continuation of nothing"),
+    ],
+)
+@pytest.mark.parametrize("has_lane", [True, False])
+def test_a_header_that_breaks_the_rules_does_so_also_if_all_of_its_frame_is_there(bad: bytes, has_lane: bool) -> None:
+    data = bad + frame(TEXT, b"late") + frame(PING, b"late")
+    decoder, messages = FrameDecoder(None, has_lane=has_lane), list[Message]()
+    decoder.feed(data)
+    assert decoder.decode(messages) == OtherFrame(bad[0] & 0x0F, data, malformed=True)
+    assert messages == []
+    assert decoder.decode(messages) is None
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("size", [0, 10, 1000, 2**15 + 1, 2**16])
+def test_no_message_comes_inside_another(size: int, opcode: int) -> None:
+    begin, inner = frame(TEXT, b"begun", fin=False), frame(opcode, b"x" * size)
+    decoder, messages = FrameDecoder(None), list[Message]()
+    decoder.feed(begin + inner + frame(CONTINUATION, b"never"))
+    assert decoder.decode(messages) == OtherFrame(TEXT, begin, payload=b"begun")
+    found = decoder.decode(messages)
+    assert isinstance(found, OtherFrame)
+    assert found.malformed
+    assert messages == []
+
+
+def test_a_frame_that_drips_in_costs_neither_an_object_for_each_byte_nor_a_copy() -> None:
+    decoder = FrameDecoder(None)
+    decoder.feed(frame(BINARY, bytes(10_000), fin=False)[:5])
+    decoder.decode([])
+    copies = set[int]()
+    for _ in range(9_000):
+        decoder.feed(b"\0")
+        decoder.decode([])
+        copies.add(len(decoder._buffer))
+        assert len(decoder._parts) <= 1024
+    assert len(copies) < 20
+
+
+def test_a_decoder_is_empty_when_it_can_say_nothing_more() -> None:
+    decoder = FrameDecoder(None)
+    assert decoder.is_empty
+    decoder.feed(frame(TEXT, b"whole") + frame(TEXT, b"torn")[:-1])
+    assert not decoder.is_empty
+    decoder.decode([])
+    assert not decoder.is_empty
+    decoder.feed(b"n")
+    assert not decoder.is_empty
+    decoder.decode([])
+    assert decoder.is_empty
+    decoder.feed(frame(BINARY, bytes(50_000))[:100])
+    decoder.decode([])
+    assert not decoder.is_empty
+    decoder.feed(bytes(50_004 - 100))
+    assert not decoder.is_empty
+    decoder.decode([])
+    assert decoder.is_empty
+
+
 def test_a_length_is_waited_for_to_its_last_byte() -> None:
     decoder = FrameDecoder(10)
     for byte in b"\x82\x7f\0\0\0\0\x40\0\0":
@@ -136,9 +205,11 @@ def test_a_message_of_just_the_limit_is_taken() -> None:
 
 
 def test_a_message_over_the_limit_is_known_by_its_header() -> None:
-    messages, found = decode_once(frame(TEXT, b"first") + b"\x82\x7f" + (2**30).to_bytes(8), limit=10)
+    decoder, messages = FrameDecoder(10), list[Message]()
+    decoder.feed(frame(TEXT, b"first") + b"\x82\x7f" + (2**30).to_bytes(8) + frame(TEXT, b"not a frame"))
+    assert decoder.decode(messages) == TooBig("message of at least 1073741824 bytes, at most 10 are allowed")
+    assert decoder.decode(messages) is None
     assert messages == ["first"]
-    assert found == TooBig("message of at least 1073741824 bytes, at most 10 are allowed")
 
 
 def test_text_is_counted_in_bytes() -> None:
@@ -389,3 +460,19 @@ def test_only_the_first_fragment_is_marked_as_compressed() -> None:
     assert isinstance(first, OtherFrame)
     assert isinstance(second, OtherFrame)
     assert (first.malformed, second.malformed) == (False, True)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 2**16, 10**6])
+def test_what_deflate_makes_larger_may_be_a_little_over_the_limit_and_nothing_else_may(limit: int) -> None:
+    worst = limit + 5 * (limit // (16 * 1024) + 1)  # as it is, with five bytes for each block
+    for size, is_good in ((worst, True), (with_slack(limit), True), (with_slack(limit) + 1, False)):
+        decoder = FrameDecoder(limit, compressed=True)
+        decoder.feed(frame(BINARY, bytes(size), rsv=4))
+        assert isinstance(decoder.decode([]), OtherFrame) == is_good
+    for size in (limit, limit + 1):
+        decoder, messages = FrameDecoder(limit, compressed=True), list[Message]()
+        decoder.feed(frame(BINARY, bytes(size)))
+        assert (decoder.decode(messages) is None) == (messages == [bytes(size)]) == (size == limit)
+    decoder = FrameDecoder(None, compressed=True)
+    decoder.feed(b"\xc2\x7f" + (2**63 - 1).to_bytes(8))
+    assert decoder.decode([]) is None

@@ -289,6 +289,17 @@ def test_a_socket_of_a_system_task_can_be_closed_after_the_main_task_has_ended()
     assert connections == [1]
 
 
+async def test_a_socket_has_its_block_once(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    block = create_ws(URL, open_stream=network.open_stream)
+    async with block as ws:
+        await accept(network, ws)
+
+    with pytest.raises(RuntimeError, match="had its block already"):
+        async with block:
+            pass
+
+
 # ------------------------------------------------------------------------------------ as the nursery closes
 
 

@@ -808,6 +808,55 @@ async def test_a_user_who_reads_when_we_reconnect_reads_on_from_the_next_connect
     assert links[1].readers[1:] == [USER]
 
 
+@pytest.mark.parametrize("lends", [True, False])
+async def test_messages_and_pongs_that_come_together_are_each_delivered_in_order(
+    lends: bool, autojump_clock: MockClock
+) -> None:
+    link, outcome = DirectLink(), Outcome()
+    async with over(link) as ws, trio.open_nursery() as nursery:
+        nursery.start_soon(outcome.receive_all, ws, name=USER)
+        await wait_all_tasks_blocked()
+        if lends:
+            link.come_in("first")
+            await wait_all_tasks_blocked()
+
+        link.come_in("a", Pong(b"nobody asked"), "é")
+        await wait_all_tasks_blocked()
+
+        assert outcome.got[-2:] == ["a", "é"]
+        assert ws.statistics().messages_received == 2 + lends
+        assert ws.statistics().bytes_received == 3 + 5 * lends
+        await ws.aclose()
+
+
+async def test_who_reconnects_at_a_message_is_not_given_what_came_together_with_it(autojump_clock: MockClock) -> None:
+    links = [DirectLink(), DirectLink()]
+    dials = iter(links)
+
+    class Transport:
+        async def connect(self, nursery: trio.Nursery, stream: trio.abc.Stream, upgrade: Upgrade) -> DirectLink:
+            return await next(dials).connect(nursery, stream, upgrade)
+
+    async with trio_wsprim.create_reconnecting_ws(
+        URL, open_stream=MemoryNetwork().open_stream, transport=Transport(), delay=1
+    ) as ws:
+        await ws.wait_open()
+
+        def reconnect_at(message: Message) -> bool:
+            if message == "go":
+                ws.reconnect()
+            return False
+
+        make_heartbeat_ws(ws, interval=100, wait=100, reply=reconnect_at)
+        links[0].come_in("go", Pong(b""), "of a connection that is gone")
+        assert await ws.receive() == "go"
+        await trio.sleep(2)
+        links[1].come_in("of the next")
+
+        assert await ws.receive() == "of the next"
+        await ws.aclose()
+
+
 async def test_a_user_who_reads_when_we_close_is_told(autojump_clock: MockClock) -> None:
     link, outcome = DirectLink(), Outcome()
     async with over(link) as ws, trio.open_nursery() as nursery:

@@ -18,6 +18,7 @@ from benchmarks._speed_cores import Bystanders, share_out
 from benchmarks._speed_crowd import idle, resident_kib, storm
 from benchmarks._speed_exchange import measure, play
 from benchmarks._speed_figures import Book, Spread, spread
+from benchmarks._speed_page import PAGE, RECORD, draw, fill
 from benchmarks._speed_report import as_text
 from benchmarks._speed_rounds import Findings, Plan
 from benchmarks._speed_server import CannotBuild, Server, build, running_server
@@ -452,3 +453,14 @@ def test_a_run_without_a_compiler_says_what_is_missing(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert speed.main([]) == 1
     assert "apt-get install gcc" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_the_record_says() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert fill(page, draw(json.loads(RECORD.read_text(encoding="utf-8")))) == page
+
+
+def test_a_page_without_a_place_for_a_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="no place for 'rates'"):
+        fill("<!-- rates -->\nwithout an end", {"rates": "|"})

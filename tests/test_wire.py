@@ -485,7 +485,6 @@ async def test_an_interrupt_ends_a_read_and_nothing_else(socket_ends: Ends) -> N
     assert await read_exactly(other, 9) == b"both ways"
 
 
-@pytest.mark.xfail(reason="bug: who is at a schedule point instead of waiting is passed over, and waits afterwards")
 async def test_an_interrupt_reaches_who_has_not_begun_to_wait() -> None:
     # The order in which trio runs two tasks that are ready is random, so once is not enough.
     for _ in range(40):

@@ -151,7 +151,7 @@ class StreamWire:
 class SocketWire:
     """A wire over a TCP socket."""
 
-    __slots__ = ("_has_more", "_socket", "_stream", "heard_at", "is_direct", "moved_at")
+    __slots__ = ("_has_more", "_is_interrupted", "_socket", "_stream", "heard_at", "is_direct", "moved_at")
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -162,6 +162,7 @@ class SocketWire:
         self._socket.setblocking(False)
         # Whether the last read filled its memory, so that there is more to be had without waiting.
         self._has_more = False
+        self._is_interrupted = False
         self.is_direct = True
         self.heard_at = self.moved_at = trio.current_time()
 
@@ -204,7 +205,10 @@ class SocketWire:
 
     async def _wait_readable(self) -> None:
         if self._has_more:
+            self._is_interrupted = False
             await checkpoint()
+            if self._is_interrupted:
+                raise trio.ClosedResourceError("the wait for bytes was interrupted")
         elif self._socket.fileno() < 0:
             raise trio.ClosedResourceError("this wire was closed on our side")
         else:
@@ -236,6 +240,7 @@ class SocketWire:
 
     def interrupt(self) -> None:
         """See `Wire`."""
+        self._is_interrupted = True
         # What trio has for a descriptor about to be closed; one that lives on can be waited for again.
         notify_closing(self._socket)
 

@@ -328,6 +328,37 @@ async def test_a_reader_never_waits_for_a_peer_that_does_not_read(kind: Kind, au
     assert 0 < len(frames) < 10
 
 
+FLOODS = {
+    "pings": encode_frame(Opcode.PING, b""),
+    "pongs": encode_frame(Opcode.PONG, b""),
+    "fragments": encode_frame(Opcode.TEXT, b"", fin=False) + encode_frame(Opcode.CONTINUATION, b""),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "frame"),
+    [pytest.param(kind, frame, id=f"{kind.name}-{name}") for kind in KINDS for name, frame in FLOODS.items()],
+)
+async def test_no_flood_keeps_other_tasks_from_their_turns(frame: bytes, kind: Kind, autojump_clock: MockClock) -> None:
+    count = 20_000 // len(frame)
+    async with linked(kind) as (link, peer), trio.open_nursery() as nursery:
+        turns = 0
+
+        @nursery.start_soon
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        await peer.send_raw(frame * count + encode_frame(Opcode.TEXT, b"end"))
+        before = turns
+        while "end" not in await link.receive():
+            pass
+        assert turns - before >= count // 500
+        nursery.cancel_scope.cancel()
+
+
 # --- one task at a time ---
 
 

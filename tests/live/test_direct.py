@@ -175,12 +175,12 @@ async def test_a_ping_is_the_kernel_s_before_its_task_waits_and_a_heartbeat_when
     async with connected() as ends, trio.open_nursery() as nursery:
         make_heartbeat_ws(ends.ws, message="beat", interval=1, wait=1)
         nursery.start_soon(ends.ws.ping)
-        await turns(2)  # its own start, and its look whether the connection is open
+        await turns(3)  # its own start, and its look whether the connection is open
         [(opcode, _)] = ends.take()
         assert opcode == Opcode.PING
 
         mock_clock.jump(1)
-        await turns(3)  # that of the clock, whatever it was asleep for
+        await turns(4)  # that of the clock
         assert ends.take() == [(Opcode.TEXT, b"beat")]
         nursery.cancel_scope.cancel()
 

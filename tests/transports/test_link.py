@@ -34,13 +34,14 @@ class ScriptedCore:
         self.encode = encode
         self.subprotocol: str | None = "chat"
         self.is_stuck = False
+        self._unstuck = trio.Event()
         self.judged: list[OtherFrame] = []
         self.stops = 0
 
     async def judge(self, frame: OtherFrame) -> Message | None:
         self.judged.append(frame)
         if self.is_stuck:
-            await trio.sleep_forever()
+            await self._unstuck.wait()
         verdict = self._verdicts.pop(0)
         if isinstance(verdict, Breach):
             raise verdict
@@ -48,6 +49,7 @@ class ScriptedCore:
 
     def stop(self) -> None:
         self.stops += 1
+        self._unstuck.set()
 
 
 @asynccontextmanager
@@ -275,3 +277,20 @@ async def test_abort_stops_the_core() -> None:
         assert core.stops == 1
         await link.abort()
     assert core.stops == 3
+
+
+async def test_who_waits_for_a_judgement_is_told_of_our_abort() -> None:
+    core = ScriptedCore(Breach(1002, ""))
+    async with linked(core) as (link, peer):
+        await peer.send_raw(PING)
+        core.is_stuck = True
+        async with trio.open_nursery() as nursery:
+
+            async def receive() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await link.receive()
+
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            await link.abort()
+        assert link.ending == Ending(1006, "", clean=False)

@@ -206,7 +206,6 @@ texts = st.builds(
 )
 
 
-@pytest.mark.xfail(reason="bug: a fragment that ends in a block's own header, and inflates to nothing yet, is a 1007")
 @given(
     messages=st.lists(texts | texts.map(str.encode), max_size=6),
     cuts=st.lists(st.integers(0, 200), max_size=4),

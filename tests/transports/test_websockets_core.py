@@ -337,7 +337,6 @@ async def test_compressed_fragments_are_put_together_around_control_frames(piece
     assert set(await read_frames(written)) == {Frame(Opcode.PONG, b"?")}
 
 
-@pytest.mark.xfail(reason="bug: a fragment that ends in a block's own header, and inflates to nothing yet, is a 1007")
 @pytest.mark.parametrize("size", [7, 15, 20])
 async def test_a_fragment_may_end_before_there_is_anything_in_it(size: int) -> None:
     core, _ = await open_core(limit=2000, extension=DEFLATE)
@@ -357,7 +356,7 @@ def deflate_to_the_end(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "size",
-    [pytest.param(3, marks=pytest.mark.xfail(reason="bug: a message of few bytes after a final block is lost")), 30],
+    [3, 30],
 )
 async def test_after_a_final_block_no_message_is_lost_without_a_word(size: int) -> None:
     core, _ = await open_core(extension=DEFLATE)

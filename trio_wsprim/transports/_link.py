@@ -12,7 +12,7 @@ import trio
 from trio_wsprim._errors import ConnectionClosed, fresh
 from trio_wsprim._frames import CLOSE, PONG, PROTOCOL_ERROR, TOO_BIG, Close, read_close
 from trio_wsprim._lane import FrameDecoder, OtherFrame, TooBig
-from trio_wsprim._scopes import OneAtATime
+from trio_wsprim._scopes import OneAtATime, Pace
 from trio_wsprim._seam import Ending, Incoming, Outgoing, Pong
 from trio_wsprim._values import Message
 from trio_wsprim._wire import Wire
@@ -91,6 +91,7 @@ class LaneLink:
         "_is_closed",
         "_is_peers_close",
         "_outgoing",
+        "_pace",
         "_receiving",
         "_sending",
         "_wire",
@@ -111,6 +112,7 @@ class LaneLink:
         self._is_closed = False
         self._sending = OneAtATime("sending")
         self._receiving = OneAtATime("receiving")
+        self._pace = Pace()
         self.response_headers = headers
         self.ending = _LOST
 
@@ -168,7 +170,7 @@ class LaneLink:
         with self._receiving:
             self._check()
             if self._held is not None or not self._decoder.is_empty:
-                await trio.lowlevel.checkpoint_if_cancelled()  # what follows may not have to wait
+                await self._pace.step()  # what follows may not have to wait: a read may bring ten thousand pings
             while True:
                 if self._held is None and self._decoder.is_empty:
                     await self._read()
@@ -186,6 +188,7 @@ class LaneLink:
                 self._held = None
                 if item is not None:
                     return [item]
+                await self._pace.step()
 
     def _check(self) -> None:
         """Raise what every call raises once the link has ended."""
@@ -222,6 +225,7 @@ class LaneLink:
         try:
             message = await self._core.judge(frame)
         except Breach as breach:
+            self._check()  # a core that was stopped has nothing to say
             if breach.code == PROTOCOL_ERROR or not frame.malformed:
                 self._fail(breach.code, breach.sentence)
         if frame.malformed:  # which a core may see later, or call too big

@@ -32,9 +32,10 @@ from trio_wsprim.transports._outgoing import Encode
 
 # Only `ClientProtocol.connect()` would look at it; the request is made here, since it knows no further headers.
 _NOWHERE: Final = parse_uri("ws://localhost/")
-# What an empty message may take in bytes, compressed by somebody odd. `websockets` inflates everything to nothing after
-# a final block (RFC 7692, 7.2.3.4 allows one), and says nothing: better an end than messages without their words.
-_MOST_OF_NOTHING: Final = 6
+# The bytes that an empty message takes when it is compressed; any other takes more. `websockets` inflates everything to
+# nothing after a final block (RFC 7692, 7.2.3.4 allows one), and says nothing: better an end than messages without their
+# words.
+_MOST_OF_NOTHING: Final = 2
 # Its debug log tells the headers of the request, `Authorization` too, and its error log what raises here anyway.
 _SILENT: Final = logging.Logger("silent", logging.CRITICAL + 1)  # noqa: LOG001 - nobody should find it
 
@@ -115,19 +116,20 @@ class WebsocketsCore:
             self._queue(pong)
         message = None
         for event in cast("Sequence[Frame]", protocol.events_received()):
-            if frame.raw[0] & COMPRESSED and not event.data and len(frame.payload) > _MOST_OF_NOTHING:
-                raise Breach(INVALID_DATA, "compressed message that inflates to nothing")
-            message = self._collect(event)
+            message = self._collect(event, frame)
         return message
 
-    def _collect(self, frame: Frame) -> Message | None:
+    def _collect(self, frame: Frame, came: OtherFrame) -> Message | None:
         """Put fragments together; give the message that is complete."""
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
-            self._fragments = _Fragments(is_text=frame.opcode is Opcode.TEXT)
+            self._fragments = _Fragments(
+                is_text=frame.opcode is Opcode.TEXT, is_compressed=bool(came.raw[0] & COMPRESSED)
+            )
         elif frame.opcode is not Opcode.CONT:
             return None
         fragments = self._fragments
         assert fragments is not None, "websockets lets no fragment pass that continues nothing"
+        fragments.size_on_wire += len(came.payload)
         try:
             fragments.add(bytes(frame.data), is_last=frame.fin)
             if self._limit is not None and fragments.size > self._limit:
@@ -137,6 +139,8 @@ class WebsocketsCore:
         if not frame.fin:
             return None
         self._fragments = None
+        if fragments.is_compressed and not fragments.size and fragments.size_on_wire > _MOST_OF_NOTHING:
+            raise Breach(INVALID_DATA, "compressed message that inflates to nothing")
         return fragments.message()
 
     def _encode(self, message: Message) -> bytes:
@@ -153,9 +157,11 @@ class WebsocketsCore:
 class _Fragments:
     """A message that comes in pieces; text is decoded as it comes, so that what is no UTF-8 is found at once."""
 
-    __slots__ = ("_decoder", "_parts", "size")
+    __slots__ = ("_decoder", "_parts", "is_compressed", "size", "size_on_wire")
 
-    def __init__(self, *, is_text: bool) -> None:
+    def __init__(self, *, is_text: bool, is_compressed: bool) -> None:
+        self.is_compressed = is_compressed
+        self.size_on_wire = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
         self._parts: list[str] | list[bytes] = []
         self.size = 0
