@@ -33,8 +33,8 @@ from trio_wsprim.transports._outgoing import Encode
 # Only `ClientProtocol.connect()` would look at it; the request is made here, since it knows no further headers.
 _NOWHERE: Final = parse_uri("ws://localhost/")
 # The bytes that an empty message takes when it is compressed; any other takes more. `websockets` inflates everything to
-# nothing after a final block (RFC 7692, 7.2.3.4 allows one), and says nothing: better an end than messages without their
-# words.
+# nothing after a final block (RFC 7692, 7.2.3.4 allows one), and says nothing. Better an end than messages that have
+# lost their words.
 _MOST_OF_NOTHING: Final = 2
 # Its debug log tells the headers of the request, `Authorization` too, and its error log what raises here anyway.
 _SILENT: Final = logging.Logger("silent", logging.CRITICAL + 1)  # noqa: LOG001 - nobody should find it
