@@ -349,6 +349,30 @@ def test_a_beat_that_is_due_as_the_socket_s_nursery_is_cancelled_harms_nobody() 
         trio.run(main, clock, passes, clock=clock)
 
 
+def test_a_heartbeat_that_is_begun_as_the_socket_s_nursery_is_cancelled_harms_nobody() -> None:
+    async def main(clock: MockClock, passes: int) -> None:
+        network = MemoryNetwork()
+        async with trio.open_nursery() as nursery:
+            home: trio.Nursery = await nursery.start(live)
+            ws = make_ws(home, URL, open_stream=network.open_stream)
+            await accept(network, ws)
+            await wait_all_tasks_blocked()
+
+            home.cancel_scope.cancel()
+            for _ in range(passes):
+                await trio.lowlevel.checkpoint()
+            make_heartbeat_ws(ws, message=lambda: "beat", interval=1, wait=1)
+            before = tasks()
+            for _ in range(3):
+                await wait_all_tasks_blocked()
+                clock.jump(1)
+            assert tasks() <= before
+
+    for passes in [*range(8)] * 8:
+        clock = MockClock()
+        trio.run(main, clock, passes, clock=clock)
+
+
 @pytest.mark.parametrize("is_direct", [False, True])
 async def test_who_reconnects_in_the_moment_in_which_it_opens_sends_nothing_on_that_connection(
     is_direct: bool, autojump_clock: MockClock

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trustme
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
@@ -153,6 +153,7 @@ def test_what_is_encrypted_is_what_the_server_reads(size: int, pair: tuple[TlsSe
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@settings(max_examples=40)
 @given(
     writes=st.lists(st.sampled_from([1, 2, 125, 1000, RECORD - 1, RECORD, RECORD + 1, 50_000]), max_size=4),
     steps=st.lists(st.integers(1, 20_000), min_size=1, max_size=10),
@@ -208,6 +209,7 @@ def test_all_that_came_is_read_at_once_in_as_many_records_as_it_may_be(pair: tup
     assert client.read() == pattern(10) + pattern(RECORD) + pattern(3 * RECORD) + pattern(100_000)
 
 
+@settings(max_examples=50)
 @given(
     sizes=st.lists(st.integers(1, 40_000), min_size=1, max_size=4),
     limits=st.lists(st.integers(1, 30_000), min_size=1, max_size=10),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
 import ssl
 import struct
+import warnings
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
@@ -718,6 +721,22 @@ async def test_an_aborted_wire_leaves_no_descriptor_behind() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         socket.socket(fileno=number)
     await far.aclose()
+
+
+async def test_a_wire_that_is_forgotten_leaves_the_descriptor_to_its_stream() -> None:
+    ours, theirs = narrow_pair()
+    number = ours.socket.fileno()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        open_wire(ours)
+        gc.collect()
+    await theirs.aclose()
+    try:
+        os.fstat(number)
+    except OSError:
+        ours.socket.detach()  # or it would close whatever has that number now
+        raise
+    await ours.aclose()
 
 
 # --- TLS ---

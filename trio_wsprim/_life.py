@@ -64,6 +64,7 @@ class Life:
         "_farewell",
         "_heart",
         "_is_dropped",
+        "_is_left",
         "_is_over",
         "_link",
         "_nursery",
@@ -94,6 +95,7 @@ class Life:
         self._is_over = False
         # Whether it is over without any closing handshake.
         self._is_dropped = False
+        self._is_left = False
         # What the reader found, while a write may still be under way.
         self._peers_close: ConnectionClosed | None = None
         self.error: Exception | None = None
@@ -142,6 +144,7 @@ class Life:
 
     def _leave_users(self) -> None:
         """Nobody's task but ours has anything to do with the link any more."""
+        self._is_left = True
         self._endpoint.outbox.nudge = self._endpoint.outbox.push = None
         self._endpoint.incoming.lend(None)
         self._writer.stop()
@@ -150,7 +153,7 @@ class Life:
     def start_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Beat from now on, instead of any heartbeat before."""
         self._stop_heartbeat()
-        if self._is_over:
+        if self._is_over or self._is_left:
             return
         self._heart = Heart(heartbeat, self._link, self._send_expecting, self._stop, self._start)
         if self._reading.is_behind:

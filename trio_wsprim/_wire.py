@@ -166,6 +166,11 @@ class SocketWire:
         self.is_direct = True
         self.heard_at = self.moved_at = trio.current_time()
 
+    def __del__(self) -> None:
+        """Leave the descriptor to its owner."""
+        with suppress(AttributeError):  # where there never was one
+            self._socket.detach()
+
     @property
     def holds(self) -> bool:
         """See `Wire`."""

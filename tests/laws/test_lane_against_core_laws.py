@@ -243,7 +243,7 @@ frames_and_reads: Callable[[Callable[..., None]], Callable[..., None]] = given(
 
 
 @pytest.mark.parametrize("make_core", CORES)
-@settings(max_examples=150)
+@settings(max_examples=100)
 @frames_and_reads
 @example(data=encode_frame(TEXT, b"\xff"), reads=[1], limit=None)
 @example(data=encode_frame(TEXT, b"x" * 70_000 + b"\xff") + encode_frame(PING, b""), reads=[1000], limit=None)
@@ -257,7 +257,7 @@ def test_the_lane_finds_what_the_core_alone_finds(
     assert found(make_core, data, reads, limit, "lane, into memory") == expected
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @frames_and_reads
 def test_both_libraries_find_the_same_behind_the_lane(data: bytes, reads: list[int], limit: int | None) -> None:
     one, other = (found(make_core, data, reads, limit, "lane, into memory") for make_core in CORES)
@@ -274,7 +274,7 @@ def test_both_libraries_find_the_same_behind_the_lane(data: bytes, reads: list[i
 
 
 @pytest.mark.parametrize("make_core", CORES)
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(data=streams(), reads=reads, others=reads, limit=limits)
 def test_how_it_is_cut_does_not_matter_to_what_is_found(
     make_core: MakeCore, data: bytes, reads: list[int], others: list[int], limit: int | None

@@ -214,7 +214,7 @@ async def play(program: list[tuple[object, ...]], settles: list[bool], record_by
         await book.check()
 
 
-@settings(max_examples=300)
+@settings(max_examples=250)
 @given(
     program=programs(),
     settles=st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=10),
@@ -290,7 +290,7 @@ async def cut_short(
     assert is_torn or rest[:1] in {b"", PONG_START}  # a pong is nobody's item
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     plans=st.lists(
         st.lists(st.sampled_from([0, 1, 125, 126, 1000, 2**16, 128 * KIB + 1]), min_size=1, max_size=4),

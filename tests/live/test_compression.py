@@ -175,6 +175,16 @@ async def test_pings_of_both_sides_go_between_compressed_messages() -> None:
         assert await ws.receive() == "x"
 
 
+async def test_messages_in_fragments_come_in_empty_ones_too() -> None:
+    async def say(connection: ServerConnection) -> None:
+        for parts in (["", ""], [""], ["a", "", "b" * 5000], [b"", b"x"], [b"", b""]):
+            await connection.send(parts)
+        await connection.wait_closed()
+
+    async with foreign(say) as port, create_ws(f"ws://127.0.0.1:{port}/", transport=DEFLATE) as ws:
+        assert [await ws.receive() for _ in range(5)] == ["", "", "a" + "b" * 5000, b"x", b""]
+
+
 async def test_compression_saves_bytes_both_ways_and_the_more_the_context_is_kept() -> None:
     message = "".join(random.Random(1).choices("0123456789abcdef", k=2000))
     assert await bytes_of_an_echo(message, WebsocketsTransport()) > 2 * 20 * 2000

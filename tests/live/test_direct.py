@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, pairwise
-from typing import Unpack
+from typing import Literal, Unpack
 
 import pytest
 import trio
@@ -31,6 +31,7 @@ from trio_wsprim import (
     HeartbeatTimeout,
     Options,
     ReadyState,
+    ReconnectingWebSocket,
     WebSocket,
     create_reconnecting_ws,
     create_ws,
@@ -635,9 +636,149 @@ async def test_statistics_are_exact_over_batches_of_every_kind(is_secure: bool, 
     assert (reading.messages_buffered, reading.bytes_buffered, reading.messages_dropped) == (0, 0, 0)
 
 
+@SECURE
+async def test_large_messages_whose_receives_are_cancelled_at_random_come_whole_and_in_order(
+    is_secure: bool, tls: Contexts
+) -> None:
+    chance = random.Random(6)
+    messages = [chance.randbytes(chance.choice([0, 10, 40_000, 100_000, 300_000])) for _ in range(60)]
+    received: list[str | bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        peer = peer_over(over_tls(stream, tls[0] if is_secure else None))
+        await peer.accept()
+        data = memoryview(b"".join(encode_frame(Opcode.BINARY, message) for message in messages))
+        while data:
+            size = chance.choice([1, 5000, 70_000])
+            await peer.send_raw(bytes(data[:size]))
+            data = data[size:]
+            await turns(chance.randint(0, 2))
+        await peer.receive()
+
+    async with (
+        listening(serve) as port,
+        create_ws(
+            f"{'wss' if is_secure else 'ws'}://127.0.0.1:{port}/", ssl_context=tls[1] if is_secure else None
+        ) as ws,
+    ):
+        while len(received) < len(messages):
+            with trio.move_on_after(chance.choice([0.1, 1e-3, 1e-5, 0])):
+                received.append(await ws.receive())
+
+    assert received == messages
+
+
+@SECURE
+async def test_what_is_being_written_goes_out_whole_though_a_user_who_reads_is_told_of_our_close_at_once(
+    is_secure: bool, tls: Contexts
+) -> None:
+    large = [bytes([number]) * 3_000_000 for number in range(4)]
+    raised: list[BaseException] = []
+    async with (
+        connected(tls if is_secure else None, outbox=Buffer(None, None), close_timeout=8) as ends,
+        trio.open_nursery() as nursery,
+    ):
+        await ends.peer.send("first")
+        assert await ends.ws.receive() == "first"
+        nursery.start_soon(receive_until_the_end, ends.ws, raised)
+        for message in large:
+            await ends.ws.send(message)
+        await turns()
+
+        nursery.start_soon(ends.ws.aclose)
+        await turns()
+        assert [type(error) for error in raised] == [trio.ClosedResourceError]
+        assert ends.ws.state.value is ReadyState.CLOSING
+        for message in large:
+            assert await ends.peer.receive() == message
+        with pytest.raises(PeerClosed):
+            await ends.peer.receive()
+
+        assert (await ends.ws.wait_closed()).clean
+    assert ends.ws.undelivered == ()
+
+
+RESEND = pytest.mark.parametrize("resend", ["unsent", "unconfirmed"])
+
+
+@SECURE
+@RESEND
+async def test_over_connections_that_break_and_are_replaced_at_random_order_is_kept_and_promises_too(
+    resend: Literal["unsent", "unconfirmed"], is_secure: bool, tls: Contexts
+) -> None:
+    chance, total = random.Random(7), 1500
+    connections: list[list[int]] = []
+    peers: list[Peer] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        mine = list[int]()
+        connections.append(mine)
+        peer = peer_over(over_tls(stream, tls[0] if is_secure else None))
+        await peer.accept()
+        peers.append(peer)
+        while True:
+            mine.append(int(await peer.receive()))
+            if chance.random() < 0.5:
+                await peer.send(str(mine[-1]))
+
+    async def consume(ws: WebSocket) -> None:
+        while True:
+            with trio.move_on_after(chance.choice([0.1, 1e-3, 1e-5])):
+                await ws.receive()
+
+    async def ping(ws: WebSocket) -> None:
+        while True:
+            with suppress(ConnectionClosed):
+                await ws.ping()
+            await turns()
+
+    def disturb(ws: ReconnectingWebSocket) -> None:
+        if chance.random() < 0.5:
+            ws.reconnect()
+        else:
+            with suppress(OSError):  # it is gone already
+                peers[-1].reset() if chance.random() < 0.5 else peers[-1].drop()
+
+    async with (
+        listening(serve) as port,
+        create_reconnecting_ws(
+            f"{'wss' if is_secure else 'ws'}://127.0.0.1:{port}/",
+            ssl_context=tls[1] if is_secure else None,
+            delay=0,
+            min_uptime=0,
+            resend=resend,
+            track=True,
+            confirm_interval=0.001,
+        ) as ws,
+        trio.open_nursery() as nursery,
+    ):
+        await ws.wait_open()
+        nursery.start_soon(consume, ws)
+        nursery.start_soon(ping, ws)
+        for number in range(total):
+            await ws.send(str(number))
+            if number % 100 == 50:
+                disturb(ws)
+            elif chance.random() < 0.3:
+                await turns(chance.randint(1, 3))
+        if resend == "unconfirmed":
+            await ws.flush(confirm=True)
+        nursery.cancel_scope.cancel()
+        await ws.aclose()  # and what was in doubt when a connection broke may stay so
+
+    arrived = [number for connection in connections for number in connection]
+    first_arrivals = list(dict.fromkeys(arrived))
+    assert all(connection == sorted(set(connection)) for connection in connections)
+    assert first_arrivals == sorted(first_arrivals)
+    if resend == "unconfirmed":
+        assert first_arrivals == list(range(total))
+    else:
+        assert len(arrived) == len(first_arrivals)
+
+
 # ------------------------------------------------------------------------------------ nobody starves
 
-FLOOD = 20_000
+FLOOD = 8_000
 
 
 @dataclass
@@ -746,6 +887,35 @@ async def test_who_sends_what_comes_back_at_once_starves_nobody(place: Place) ->
         await iterate(ws, fairness)
         fairness.check()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG])
+@pytest.mark.parametrize("is_woken", [False, True])
+async def test_a_flood_of_pings_or_pongs_starves_nobody(is_woken: bool, opcode: Opcode) -> None:
+    turns_taken = 0
+
+    async def watch() -> None:
+        nonlocal turns_taken
+        while True:
+            turns_taken += 1
+            await trio.lowlevel.checkpoint()
+
+    async with connected() as ends, trio.open_nursery() as nursery:
+        if not is_woken:
+            await read_alone(ends)
+        nursery.start_soon(discard, ends.peer)
+        nursery.start_soon(ends.peer.send_raw, encode_frame(opcode, b"") * FLOOD + text("end"))
+        nursery.start_soon(watch)
+        assert await ends.ws.receive() == "end"
+        nursery.cancel_scope.cancel()
+
+    assert turns_taken >= FLOOD // CALLS_PER_TURN
+
+
+async def discard(peer: Peer) -> None:
+    with suppress(*GONE):
+        while await peer.stream.receive_some():
+            pass
 
 
 async def suppressing(work: Callable[[], Awaitable[None]]) -> None:

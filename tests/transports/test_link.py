@@ -294,3 +294,20 @@ async def test_who_waits_for_a_judgement_is_told_of_our_abort() -> None:
             await wait_all_tasks_blocked()
             await link.abort()
         assert link.ending == Ending(1006, "", clean=False)
+
+
+async def test_who_gives_way_in_a_flood_is_told_of_our_abort() -> None:
+    core = ScriptedCore(*[None] * 300)
+    async with linked(core) as (link, peer):
+        await peer.send_raw(PING * 300 + encode_frame(Opcode.TEXT, b"late"))
+        async with trio.open_nursery() as nursery:
+
+            async def receive() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await link.receive()
+
+            nursery.start_soon(receive)
+            while not core.judged:
+                await trio.lowlevel.checkpoint()
+            await link.abort()
+        assert len(core.judged) < 300

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 
 import pytest
 import trio
@@ -252,7 +253,7 @@ async def test_whoever_writes_first_control_frames_go_on(seed: int, side: Side) 
     await side.send(["first message"])
     side.outgoing.queue(pong(b"still answered"))
     frames = [await side.peer.receive_frame() for _ in range(3)]
-    assert {each.payload for each in frames[:2]} == {b"first thing after opening", b"first message"}
+    assert [each.payload for each in frames[:2]] == [b"first thing after opening", b"first message"]
     assert frames[2] == Frame(Opcode.PONG, b"still answered")
 
 
@@ -418,6 +419,31 @@ async def test_a_stream_takes_nothing_at_once() -> None:
         assert side.outgoing.items_sent == 1
 
 
+@pytest.mark.parametrize("batch", [["one"], ["one", "two"], [b"x" * 300 * KIB], [b"x" * 70_000, "two"]])
+async def test_what_was_not_taken_at_once_is_the_senders_to_write_and_no_task_of_ours(batch: list[Outgoing]) -> None:
+    # Or he could not be told how far it came, when he loses patience.
+    async with scripted(allowed=3) as side:
+        assert not side.outgoing.send_now(batch)
+        side.outgoing.queue(pong(b"waits"))
+        await side.allow()
+        assert len(side.wire.taken) == 3
+        await side.outgoing.flush()
+        assert side.outgoing.items_sent == len(batch)
+        assert sorted(each.opcode for each in await side.frames())[-1] == Opcode.PONG
+
+
+async def test_batches_taken_one_by_one_are_flushed_in_order(side: Side) -> None:
+    side.outgoing.queue(pong(b"first"))
+    batches: list[list[Outgoing]] = [["a", "b"], ["c"], [b"d" * 70_000], ["e"], ["f", Ping(b"g")], ["h"]]
+    for batch in batches:
+        side.outgoing.send_now(batch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(side.outgoing.flush)
+        frames = [await side.peer.receive_frame() for _ in range(9)]
+    assert [each.payload[:1] for each in frames] == [b"f", b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"]
+    assert side.outgoing.items_sent == 8
+
+
 async def test_one_control_frame_can_carry_on_with_what_was_not_taken_at_once() -> None:
     async with scripted(allowed=5) as side:
         assert not side.outgoing.send_now(["one", "two"])
@@ -443,6 +469,45 @@ async def test_who_finds_a_control_frame_under_way_waits_for_it_and_is_sent_behi
         frames = await side.frames()
         assert side.outgoing.items_sent == 3
     assert [each.payload[:3] for each in frames] == [b"1", b"2", b"one", b"xxx", b"two"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 125, 126, 5000, 8 * KIB, 8 * KIB + 1])
+async def test_lone_messages_are_frames_like_any_others_each_with_a_mask_of_its_own(size: int) -> None:
+    async with scripted(allowed=2**30) as side:
+        batch: list[Outgoing] = ["x" * size, b"y" * size, "é" * size]
+        batch = [*batch * 100, Ping(b"")]
+        for number, item in enumerate(batch):
+            assert side.outgoing.send_now([item])
+            assert side.outgoing.items_sent == number + 1
+        assert side.wire.writes == len(batch)
+        frames = await side.frames()
+        assert [each.payload for each in frames[:3]] == [b"x" * size, b"y" * size, "é".encode() * size]
+        assert [each.opcode for each in frames[:3]] == [Opcode.TEXT, Opcode.BINARY, Opcode.TEXT]
+        ends = accumulate(map(wire_size, frames))
+        masks = {
+            bytes(side.wire.taken[end - len(frame.payload) - 4 : end - len(frame.payload)])
+            for end, frame in zip(ends, frames, strict=True)
+        }
+        assert len(masks) >= len(frames) - 1
+
+
+@pytest.mark.parametrize("allowed", range(10))
+@pytest.mark.parametrize("record_bytes", [None, 4, 1000])
+async def test_a_lone_message_that_is_cut_anywhere_is_counted_and_torn_like_others(
+    record_bytes: int | None, allowed: int
+) -> None:
+    async with scripted(record_bytes, allowed) as side:
+        async with side.sending(["abcd"]):  # of ten bytes
+            assert side.outgoing.items_sent == 0
+        assert side.outgoing.items_sent == 0
+        assert side.outgoing.torn == (allowed > 0 or record_bytes is not None)
+
+
+async def test_a_lone_message_is_encoded_by_what_encodes_all() -> None:
+    async with scripted(allowed=100) as side:
+        side.outgoing.encode = lambda message: encode_frame(Opcode.BINARY, b"encoded", MASK)
+        assert side.outgoing.send_now(["lone"])
+        assert await side.frames() == [Frame(Opcode.BINARY, b"encoded")]
 
 
 async def test_small_messages_share_a_write_where_it_is_known_what_has_gone() -> None:

@@ -355,9 +355,25 @@ def deflate_to_the_end(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "size",
-    [3, 30],
+    "parts",
+    [
+        [b"\x03\x00\x00"],  # a final block
+        [b"\x00" + TAIL, b"\x00"],  # each fragment with an end of its own, as `websockets` sends them
+        [b"\x00" + TAIL, b"\x00" + TAIL, b"\x00"],
+        [b"\x00" + TAIL + b"\x00"],
+    ],
+    ids=["final", "fragments", "more fragments", "more blocks"],
 )
+async def test_an_empty_message_may_take_several_bytes(parts: Sequence[bytes]) -> None:
+    core, _ = await open_core(extension=DEFLATE)
+    data = b""
+    for number, part in enumerate(parts, 1):
+        opcode = Opcode.CONTINUATION if data else Opcode.BINARY
+        data += encode_frame(opcode, part, fin=number == len(parts), rsv=0 if data else 4)
+    assert await judge_all(core, data, compressed=True) == [b""]
+
+
+@pytest.mark.parametrize("size", [3, 30])
 async def test_after_a_final_block_no_message_is_lost_without_a_word(size: int) -> None:
     core, _ = await open_core(extension=DEFLATE)
     (first, second) = (

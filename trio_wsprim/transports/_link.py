@@ -189,6 +189,7 @@ class LaneLink:
                 if item is not None:
                     return [item]
                 await self._pace.step()
+                self._check()
 
     def _check(self) -> None:
         """Raise what every call raises once the link has ended."""

@@ -32,10 +32,9 @@ from trio_wsprim.transports._outgoing import Encode
 
 # Only `ClientProtocol.connect()` would look at it; the request is made here, since it knows no further headers.
 _NOWHERE: Final = parse_uri("ws://localhost/")
-# The bytes that an empty message takes when it is compressed; any other takes more. `websockets` inflates everything to
-# nothing after a final block (RFC 7692, 7.2.3.4 allows one), and says nothing. Better an end than messages that have
-# lost their words.
-_MOST_OF_NOTHING: Final = 2
+# All bytes that blocks of nothing are made of (RFC 1951, 3.2.3). `websockets` inflates everything to nothing after a
+# final block (RFC 7692, 7.2.3.4 allows one), and says nothing. Better an end than messages that have lost their words.
+_NOTHING: Final = b"\x00\x01\x02\x03\xff"
 # Its debug log tells the headers of the request, `Authorization` too, and its error log what raises here anyway.
 _SILENT: Final = logging.Logger("silent", logging.CRITICAL + 1)  # noqa: LOG001 - nobody should find it
 
@@ -129,7 +128,7 @@ class WebsocketsCore:
             return None
         fragments = self._fragments
         assert fragments is not None, "websockets lets no fragment pass that continues nothing"
-        fragments.size_on_wire += len(came.payload)
+        fragments.says_something |= bool(came.payload.translate(None, _NOTHING))
         try:
             fragments.add(bytes(frame.data), is_last=frame.fin)
             if self._limit is not None and fragments.size > self._limit:
@@ -139,7 +138,7 @@ class WebsocketsCore:
         if not frame.fin:
             return None
         self._fragments = None
-        if fragments.is_compressed and not fragments.size and fragments.size_on_wire > _MOST_OF_NOTHING:
+        if fragments.is_compressed and fragments.says_something and not fragments.size:
             raise Breach(INVALID_DATA, "compressed message that inflates to nothing")
         return fragments.message()
 
@@ -157,11 +156,11 @@ class WebsocketsCore:
 class _Fragments:
     """A message that comes in pieces; text is decoded as it comes, so that what is no UTF-8 is found at once."""
 
-    __slots__ = ("_decoder", "_parts", "is_compressed", "size", "size_on_wire")
+    __slots__ = ("_decoder", "_parts", "is_compressed", "says_something", "size")
 
     def __init__(self, *, is_text: bool, is_compressed: bool) -> None:
         self.is_compressed = is_compressed
-        self.size_on_wire = 0
+        self.says_something = False
         self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
         self._parts: list[str] | list[bytes] = []
         self.size = 0
