@@ -6,7 +6,7 @@ import shutil
 import struct
 import sys
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from benchmarks._speed_cores import Bystanders, share_out
 from benchmarks._speed_crowd import idle, resident_kib, storm
 from benchmarks._speed_exchange import measure, play
 from benchmarks._speed_figures import Book, Spread, spread
-from benchmarks._speed_page import PAGE, RECORD, draw, fill
+from benchmarks._speed_page import PAGE, draw, fill
 from benchmarks._speed_report import as_text
 from benchmarks._speed_rounds import Findings, Plan
 from benchmarks._speed_server import CannotBuild, Server, build, running_server
@@ -455,10 +455,17 @@ def test_a_run_without_a_compiler_says_what_is_missing(
     assert "apt-get install gcc" in capsys.readouterr().out
 
 
-def test_the_page_shows_what_the_record_says() -> None:
-    page = PAGE.read_text(encoding="utf-8")
+def test_the_page_has_a_place_for_every_table() -> None:
+    sample = Sample(
+        scenario="pipe", contender="ours-websockets", turn=0, figures={"wall": 2e-6}, messages=1, server=0.1, others=0.0
+    )
+    made = {"date": "2026-01-02", "python": "3.11", "cores": 2, "processor": "some", "packages": {"trio": "0.35"}}
+    tables = draw({"samples": [asdict(sample)], "made": made, "plan": {"rounds": 1}})
 
-    assert fill(page, draw(json.loads(RECORD.read_text(encoding="utf-8")))) == page
+    page = fill(PAGE.read_text(encoding="utf-8"), tables)
+
+    assert "Measured on 2026-01-02" in page
+    assert "| **trio_wsprim on websockets** |  | 500 |" in page
 
 
 def test_a_page_without_a_place_for_a_table_is_refused() -> None:

@@ -57,11 +57,14 @@ async def open_link(nursery: trio.Nursery, stream: trio.abc.Stream, upgrade: Upg
     """Do the handshake over a stream, which is closed if that fails; see `trio_wsprim.abc.Transport.connect`."""
     wire = open_wire(stream)
     outgoing = OutgoingSide(wire, nursery)
-    core = make_core(outgoing.queue)
     try:
-        answer = await _shake_hands(nursery, wire, outgoing, upgrade, core)
+        core = make_core(outgoing.queue)
+        try:
+            answer = await _shake_hands(nursery, wire, outgoing, upgrade, core)
+        except BaseException:
+            core.stop()
+            raise
     except BaseException:
-        core.stop()
         await wire.abort()
         raise
     decoder = FrameDecoder(upgrade.max_message_bytes, compressed=core.is_compressed)

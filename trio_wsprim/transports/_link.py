@@ -154,9 +154,10 @@ class LaneLink:
         """See `Link`."""
         with self._sending:
             self._check()
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if self._outgoing.send_now(batch):
-                return
+            if batch:
+                await trio.lowlevel.checkpoint_if_cancelled()  # a rest that is cancelled is for `flush` to account for
+                if self._outgoing.send_now(batch):
+                    return
             try:
                 await self._outgoing.flush()
             except trio.BrokenResourceError as error:
@@ -269,7 +270,7 @@ class LaneLink:
         while self._receiving.is_busy and self._wire.is_direct:
             self._wire.interrupt()
             await trio.lowlevel.checkpoint()
-        with suppress(trio.BrokenResourceError):
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             if self._error is None:
                 await self._begin_close(code, reason)
             else:

@@ -188,6 +188,7 @@ class OutgoingSide:
         Cancellation: may be partial; what has not gone out will not, and `items_sent` is exact.
         """
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             while self._has_more:
                 if self._is_flushing:
                     await self._flushed.wait()
