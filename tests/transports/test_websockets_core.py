@@ -386,6 +386,20 @@ async def test_after_a_final_block_no_message_is_lost_without_a_word(size: int) 
         assert await judge_all(core, second, compressed=True) == [message]
 
 
+@pytest.mark.xfail(
+    reason="bug: what follows a final block in the same message (RFC 7692, 7.2.1) is lost without a word"
+)
+@pytest.mark.parametrize("fragments", [False, True])
+async def test_a_final_block_within_a_message_cuts_nothing_off_without_a_word(fragments: bool) -> None:
+    core, _ = await open_core(extension=DEFLATE)
+    first, second = deflate_to_the_end(b"one and ").removesuffix(b"\x00"), deflate(b"two")
+    data = encode_frame(Opcode.TEXT, first + second, rsv=4)
+    if fragments:
+        data = encode_frame(Opcode.TEXT, first, rsv=4, fin=False) + encode_frame(Opcode.CONTINUATION, second)
+    with suppress(Breach):  # it may end there, but not go on with something else
+        assert await judge_all(core, data, compressed=True) == ["one and two"]
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
