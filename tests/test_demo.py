@@ -440,7 +440,8 @@ def test_what_arrived_though_its_proof_did_not_is_counted_as_come_twice(
     told, lost, twice = re.findall(r"^TCP reset .* (\d+) +(\d+) +(\d+)$", output, re.MULTILINE)[0]
     assert int(told) >= int(twice) > 5
     assert lost == "0"
-    assert f"1-{twice}: sent again, before anything newer" in output
+    (again,) = re.findall(r"1-(\d+): sent again, before anything newer", output)
+    assert int(again) >= int(twice)  # the reset may have destroyed the last of them on its way
 
 
 def test_a_message_that_is_not_sent_since_all_is_over_is_not_counted_as_lost(

@@ -166,6 +166,9 @@ class Shelf:
     async def read_here(self) -> None:
         raise AssertionError("nobody receives")
 
+    def go_on(self) -> None:
+        raise AssertionError("nobody listens")
+
 
 def test_a_reader_is_lent_to_receivers_until_it_is_taken_back() -> None:
     kit, shelf = Kit(), Shelf()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
 import pytest
@@ -496,6 +496,78 @@ async def test_who_expects_an_answer_while_a_user_reads_is_read_for_when_that_us
         assert kit.pongs == [(0, Pong(b"1"))]
 
 
+# ------------------------------------------------------------------------------------ others who wait
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_subscriber_is_served_at_once_beside_a_user_who_takes_one_message_and_leaves(
+    is_first: bool, autojump_clock: MockClock
+) -> None:
+    async with reading() as (kit, nursery), AsyncExitStack() as stack:
+        subscription = kit.incoming.subscribe(10, "wait")
+        if not is_first:
+            await start(nursery, kit.receive)
+            await come_in(kit, "a")
+        receiver = await stack.enter_async_context(subscription)
+        if is_first:
+            await start(nursery, kit.receive)
+            await come_in(kit, "a")
+        await wait_all_tasks_blocked()
+
+        await come_in(kit, "b")
+        assert [receiver.receive_nowait() for _ in range(1 + is_first)][-1] == "b"
+        await start(nursery, kit.receive)  # takes what is there
+        await start(nursery, kit.receive)
+        await come_in(kit, "c")
+        await come_in(kit, "d")
+
+        assert [receiver.receive_nowait() for _ in range(2)] == ["c", "d"]
+        assert trio.current_time() == 0
+
+
+async def test_a_subscriber_who_comes_while_a_user_reads_is_served_when_that_one_leaves(
+    autojump_clock: MockClock,
+) -> None:
+    async with reading() as (kit, nursery):
+        await start(nursery, kit.receive)
+        await come_in(kit, "a")
+        scope = await start(nursery, kit.receive)
+        async with kit.incoming.subscribe(10, "wait") as receiver:
+            assert kit.link.is_being_read
+            scope.cancel()
+            await wait_all_tasks_blocked()
+
+            await come_in(kit, "b")
+
+            assert receiver.receive_nowait() == "b"
+            assert kit.readers == ["ours", "ours"]
+            assert trio.current_time() == 0
+
+
+async def test_who_waits_for_the_message_signal_is_told_at_once(autojump_clock: MockClock) -> None:
+    async with reading() as (kit, nursery):
+        seen: list[object] = []
+
+        async def watch() -> None:
+            async for message in kit.incoming.message.signal.values():
+                seen.append(message)
+
+        async def wait() -> None:
+            seen.append(await kit.incoming.message.signal.wait_value("b"))
+
+        await start(nursery, kit.receive)
+        await come_in(kit, "a")
+        await start(nursery, wait)
+        await come_in(kit, "b")
+        assert seen == ["b"]
+
+        await start(nursery, watch)
+        for name in "cd":
+            await come_in(kit, name)
+        assert seen == ["b", "b", "c", "d"]
+        assert trio.current_time() == 0
+
+
 # ------------------------------------------------------------------------------------ somebody is behind
 
 
@@ -516,6 +588,7 @@ async def test_a_subscriber_who_is_behind_stops_the_user_from_reading_too(autoju
         assert [stands for _, stands in kit.stands] == [True]
         assert kit.stands[0][0] <= 2 * GRACE
         assert slow.receive_nowait() == "a"
+        assert slow.receive_nowait() == "b"
         await wait_all_tasks_blocked()
 
         assert kit.got == ["a", "b", "c"]

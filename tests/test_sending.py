@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import partial
 from random import Random
@@ -253,6 +254,38 @@ async def test_ttl_0_is_dropped_in_a_pause(autojump_clock: MockClock) -> None:
         await ws.send("pause", ttl=0)
         assert DropEvent("pause", "expired") in taken(events)
         await accept(network, ws)
+
+
+@pytest.mark.parametrize("when", ["dialing", "open", "closing"])
+@pytest.mark.parametrize("error", [ZeroDivisionError("of a filter"), SystemExit(3)], ids=["error", "exit"])
+async def test_what_a_logging_filter_raises_as_a_message_expires_ends_that_socket_and_no_other(
+    error: BaseException, when: str, request: pytest.FixtureRequest, autojump_clock: MockClock
+) -> None:
+    def fail(_record: logging.LogRecord) -> bool:
+        raise error
+
+    log = logging.getLogger("trio_wsprim.buffer")
+    log.addFilter(fail)
+    request.addfinalizer(lambda: log.removeFilter(fail))
+    network = MemoryNetwork(buffer_size=20)
+    async with opened(MemoryNetwork()) as (other, others_peer):
+        with pytest.raises(type(error)) as caught:
+            async with create_reconnecting_ws(URL, open_stream=network.open_stream, close_timeout=5) as ws:
+                if when != "dialing":
+                    await accept(network, ws)
+                    await ws.send("x" * 40)  # which nobody reads
+                    await wait_all_tasks_blocked()
+                await ws.send("late", ttl=1)
+                await ws.send("later", ttl=1)
+                if when == "closing":
+                    await ws.aclose()
+                else:
+                    await ws.receive()
+        assert caught.value is error
+        assert trio.current_time() == pytest.approx(1)
+        log.removeFilter(fail)
+        await other.send("still there", ttl=1)
+        assert await others_peer.receive() == "still there"
 
 
 # --- after the end ---

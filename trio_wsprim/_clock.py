@@ -70,7 +70,8 @@ class Clock:
     def set_alarm(self, when: float, ring: Ring) -> Alarm:
         """Have `ring` called at a time on trio's clock, or soon after.
 
-        It is called in a task of the clock's, which it must neither keep waiting nor surprise by an exception.
+        It is called in a task of the clock's, which it must neither keep waiting nor surprise by an exception. For a
+        time that has come already that may be before some task's next turn.
         """
         alarm = Alarm(self, ring)
         self._list(when, alarm)
@@ -114,7 +115,7 @@ class Clock:
             await trio.lowlevel.checkpoint()
             return
         due = self._alarms[0][0]
-        if len(self._alarms) > _CROWD:
+        if len(self._alarms) - self._cancelled > _CROWD:
             due = max(due, self._looked_at + _GRAIN)
         with trio.move_on_at(due):
             await self._bell.wait()

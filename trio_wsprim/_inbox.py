@@ -31,6 +31,10 @@ class Reader(Protocol):
         """Read once; what comes has been put into the inbox then. Cancellation: atomic."""
         ...
 
+    def go_on(self) -> None:
+        """See that what comes is read, whether there is a receiver or not."""
+        ...
+
 
 @final
 class Inbox:

@@ -49,7 +49,7 @@ class Incoming:
         self._freed = Bell()
         self._feeds: list[Feed[Message]] = []
         self.inbox = None if buffer is None else Inbox(buffer, report, self._freed)
-        self.message: Variable[Message | None] = Variable(None)
+        self.message: Variable[Message | None] = Variable(None, self._note_listener)
         # Answers to a heartbeat, which nobody is shown.
         self.reply: Reply | None = None
         self.messages_received = 0
@@ -100,6 +100,15 @@ class Incoming:
         """Whether somebody waits in `receive` to be woken."""
         return self.inbox is not None and self.inbox.has_receivers
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether others wait for messages: subscribers, or somebody for the `message` signal to change."""
+        return bool(self._feeds) or self.message.is_awaited
+
+    def _note_listener(self) -> None:
+        if self.inbox is not None and self.inbox.reader is not None:
+            self.inbox.reader.go_on()
+
     def has_room(self) -> bool:
         """Whether everybody is ready for more; when we have hung up, everything is discarded at once."""
         if self._is_closed:
@@ -137,6 +146,7 @@ class Incoming:
     @contextmanager
     def _subscribed(self, feed: Feed[Message]) -> Generator[None]:
         self._feeds.append(feed)
+        self._note_listener()
         if self._is_ended:
             feed.end()
         try:

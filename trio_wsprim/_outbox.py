@@ -26,6 +26,10 @@ _NOW: Final = 0.01
 _EMPTY: Final = cast("deque[Entry]", ())
 
 
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 @final
 class _Sender:
     """A task that waits for room. Its message is put in for it, so that a cancelled one never half-sent."""
@@ -68,6 +72,7 @@ class Outbox:
         "_taken",
         "breaks",
         "bytes_sent",
+        "fail",
         "messages_sent",
         "nudge",
         "push",
@@ -102,6 +107,8 @@ class Outbox:
         # Has a lone message written at once, if the connection can and finds it worthwhile: whether it is out, or under
         # way; `None` if neither.
         self.push: Callable[[Message], bool | None] | None = None
+        # Is given what telling of a message that expires has raised: nobody has called then who could be told.
+        self.fail: Callable[[BaseException], None] = _raise
         # How many connections have ended, and how the last one did.
         self.breaks = 0
         self._break: BaseException | None = None
@@ -479,9 +486,13 @@ class Outbox:
     # -------------------------------------------------------------------------------- expiry
 
     def _expire(self, entry: Entry) -> None:
-        if entry.waits:
+        if not entry.waits:
+            return
+        try:
             self._drop(entry, "expired")
-            self._admit()
+        except BaseException as error:  # noqa: BLE001 - a user's logging filter may raise anything
+            self.fail(error)
+        self._admit()
 
     def _drop(self, entry: Entry, why: DropReason) -> None:
         """Forget a message, and say so; one that never got in is not counted out."""

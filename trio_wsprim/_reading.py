@@ -18,7 +18,7 @@ from trio_wsprim._scopes import Bell
 from trio_wsprim._seam import Incoming, Link
 
 # Seconds for which our task leaves the reading to a user who reads for himself, from one `receive` to the next. Whoever
-# expects an answer meanwhile calls `go_on`.
+# comes to wait for something else meanwhile calls `go_on`; those who only watch events get them so much later.
 _GRACE: Final = 0.02
 
 
@@ -30,8 +30,8 @@ class Reading:
         link: Nobody else may read from it.
         incoming: Says when to stop reading.
         deliver: Is given what came in.
-        expects: Tells whether somebody waits for a pong.
         stand: Is told when reading stops, since somebody has not read what there is, and when it goes on.
+        expects: Tells whether somebody waits for a pong.
 
     Attributes:
         is_behind: Whether it has stopped so.
@@ -70,7 +70,7 @@ class Reading:
         self._expects = expects
         self._bell = Bell()
         self._is_lent = False
-        # Whether somebody expects an answer, so that our task reads when the loan is over.
+        # Whether somebody has come to wait, so that our task reads when the loan is over.
         self._is_expecting = False
         # How often it was lent, and how often when we last looked.
         self._loans = 0
@@ -99,8 +99,7 @@ class Reading:
                 batch = await self._link.receive()
                 had_receivers = self._incoming.has_receivers
                 self._deliver(batch)
-                is_wanted = had_receivers and not self._incoming.has_receivers
-                if is_wanted and self._link.is_direct and not self._expects():
+                if had_receivers and self._link.is_direct and not self._is_needed():
                     self._rest()
         finally:
             self.stop()
@@ -121,6 +120,10 @@ class Reading:
         self.is_behind = False
         self._stand(False)
 
+    def _is_needed(self) -> bool:
+        """Whether somebody waits for what only our task will read."""
+        return self._incoming.has_receivers or self._incoming.has_listeners or self._expects()
+
     def _rest(self) -> None:
         """Leave the reading to the user, who has just been woken, until we see that he does not."""
         self._is_resting = True
@@ -139,7 +142,7 @@ class Reading:
         return None
 
     def go_on(self) -> None:
-        """Somebody expects an answer: read, if nobody does, and as soon as nobody does."""
+        """Somebody waits who does not read for himself: read, if nobody does, and as soon as nobody does."""
         if self._is_lent:
             self._is_expecting = True
         elif self._is_resting:
@@ -184,7 +187,7 @@ class Reading:
 
     def _give_back(self) -> None:
         self._is_lent = False
-        if self._found is not None or self._is_expecting or self._incoming.has_receivers or self._expects():
+        if self._found is not None or self._is_expecting or self._is_needed():
             self._is_resting = self._is_expecting = False
             self._bell.ring()
         elif self._is_resting and self._alarm is None:

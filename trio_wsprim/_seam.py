@@ -151,7 +151,9 @@ class Link(Protocol):
         ...
 
     async def receive(self) -> Sequence[Incoming]:
-        """Wait for messages and pongs, and return all that are there, at least one, in order.
+        """Wait for messages and pongs, and return what is there, at least one, in order.
+
+        A pong, or a message that had to be put together or inflated, may come alone, and the rest with the next call.
 
         Raises:
             ConnectionClosed: When the connection has ended, after all that came before the end was returned. Its

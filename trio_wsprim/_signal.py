@@ -19,11 +19,16 @@ class Variable(Generic[T]):
 
     Waiters are asked at each change, before anything else happens, so that none misses a value that lasts for
     less than a turn of the scheduler.
+
+    Args:
+        value: The first.
+        note_waiter: Is called when somebody begins to wait.
     """
 
-    __slots__ = ("_changed", "_waiters", "is_ended", "signal", "value", "version")
+    __slots__ = ("_changed", "_note_waiter", "_waiters", "is_ended", "signal", "value", "version")
 
-    def __init__(self, value: T) -> None:
+    def __init__(self, value: T, note_waiter: Callable[[], None] | None = None) -> None:
+        self._note_waiter = note_waiter
         # Both are made when somebody first waits.
         self._changed: trio.lowlevel.ParkingLot | None = None
         self._waiters: set[_Waiter[T]] | tuple[()] = ()
@@ -57,10 +62,17 @@ class Variable(Generic[T]):
         if self._changed:
             self._changed.unpark_all()
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a change."""
+        return bool(self._waiters or self._changed)
+
     async def wait_change(self) -> None:
         """Wait for the next change or the end. Cancellation: atomic."""
         if self._changed is None:
             self._changed = trio.lowlevel.ParkingLot()
+        if self._note_waiter is not None:
+            self._note_waiter()
         await self._changed.park()
 
     async def wait_match(self, matches: Predicate[T], *, patient: bool = False) -> T:
@@ -77,6 +89,8 @@ class Variable(Generic[T]):
             waiter.give_up()
         self._waiters = waiters = self._waiters or set()
         waiters.add(waiter)
+        if self._note_waiter is not None:
+            self._note_waiter()
         try:
             await waiter.event.wait()
         finally:

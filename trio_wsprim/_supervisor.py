@@ -41,6 +41,7 @@ class Supervisor:
         "_close_event",
         "_endpoint",
         "_farewell",
+        "_fault",
         "_is_dialing",
         "_is_mended",
         "_life",
@@ -62,6 +63,9 @@ class Supervisor:
         # Whether the message that was the last connection's death has been set aside.
         self._is_mended = False
         self._close_event: CloseEvent | None = None
+        # What went wrong outside any task.
+        self._fault: BaseException | None = None
+        endpoint.outbox.fail = self._fail
 
     # -------------------------------------------------------------------------------- from outside
 
@@ -105,6 +109,11 @@ class Supervisor:
         """End at once, without a word to anybody."""
         self.scope.cancel()
 
+    def _fail(self, error: BaseException) -> None:
+        """End at once for what a user's function raised while none of our tasks ran; the first counts."""
+        self._fault = self._fault or error
+        self.scope.cancel()
+
     def start_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Beat on the present connection, if there is one, and on all to come."""
         self._endpoint.heartbeat = heartbeat
@@ -124,6 +133,8 @@ class Supervisor:
         try:
             with self.scope:
                 error = await self._live_on()
+            if self._fault is not None:
+                raise self._fault
         except Exception as raised:  # noqa: BLE001 - a user's `retry_if` may raise anything
             error = raised
         finally:
@@ -236,7 +247,7 @@ class Supervisor:
 
     def _note_close(self, ending: Ending, life: Life, lasted: bool) -> None:
         """Tell how a connection ended, and settle what was under way on it."""
-        error = life.error
+        error = self._fault if isinstance(self._fault, Exception) else life.error
         account = self._endpoint.outbox.settle_account(
             is_proved=life.is_proved,
             peers_code=None if ending.is_breach else ending.code,

@@ -14,7 +14,11 @@ from trio_wsprim._wire import Wire, open_wire
 from trio_wsprim.testing import MemoryStream, memory_stream_pair
 from trio_wsprim.transports._answer import Answer, read_answer
 
-GOOD = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nX-Name:  a  \r\nX-NAME: b\r\n\r\n"
+GOOD = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    b"X-Name:  a  \r\nX-NAME: b\r\n\r\n"
+)
+HEADERS = (("upgrade", "websocket"), ("connection", "keep-alive, Upgrade"), ("x-name", "a"), ("x-name", "b"))
 
 
 @asynccontextmanager
@@ -59,7 +63,7 @@ async def reject(*pieces: bytes, end: bool = False) -> ConnectionRejected:
 
 async def test_a_101_is_taken_with_its_headers_in_lower_case(autojump_clock: MockClock) -> None:
     answer = await read(GOOD)
-    assert answer == Answer(GOOD, b"", (("upgrade", "websocket"), ("x-name", "a"), ("x-name", "b")), b"1.1")
+    assert answer == Answer(GOOD, b"", HEADERS, b"1.1")
     assert trio.current_time() == 0
 
 

@@ -89,7 +89,16 @@ class Answer:
             return "it says one thing twice"
         if not chosen.issubset(subprotocols):
             return "it chose a subprotocol that was not asked for"
+        if self._words("upgrade") != {"websocket"}:
+            return "its Upgrade is not websocket"
+        if "upgrade" not in self._words("connection"):
+            return "its Connection has no Upgrade"
         return None
+
+    def _words(self, name: str) -> set[str]:
+        """Give the members of a list (RFC 9110, 5.6.1), in lower case."""
+        values = ",".join(value for header, value in self.headers if header == name)
+        return {word.strip().lower() for word in values.split(",")} - {""}
 
 
 async def read_answer(wire: Wire) -> Answer:

@@ -14,27 +14,25 @@ from typing import Final, cast, final
 import trio
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN, Protocol, Side
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from trio_wsprim._frames import COMPRESSED, INVALID_DATA, TOO_BIG
+from trio_wsprim._frames import INVALID_DATA, TOO_BIG
 from trio_wsprim._lane import OtherFrame, with_slack
 from trio_wsprim._seam import Upgrade
 from trio_wsprim._values import Message
 from trio_wsprim.transports._answer import Answer
 from trio_wsprim.transports._handshake import HandshakeFault
+from trio_wsprim.transports._inflate import InflatingDeflateFactory
 from trio_wsprim.transports._link import Breach
 from trio_wsprim.transports._outgoing import Encode
 
 # Only `ClientProtocol.connect()` would look at it; the request is made here, since it knows no further headers.
 _NOWHERE: Final = parse_uri("ws://localhost/")
-# All bytes that blocks of nothing are made of (RFC 1951, 3.2.3). `websockets` inflates everything to nothing after a
-# final block (RFC 7692, 7.2.3.4 allows one), and says nothing. Better an end than messages that have lost their words.
-_NOTHING: Final = b"\x00\x01\x02\x03\xff"
 # Its debug log tells the headers of the request, `Authorization` too, and its error log what raises here anyway.
 _SILENT: Final = logging.Logger("silent", logging.CRITICAL + 1)  # noqa: LOG001 - nobody should find it
 
@@ -67,7 +65,7 @@ class WebsocketsCore:
         self._limit = upgrade.max_message_bytes
         protocol = ClientProtocol(
             _NOWHERE,
-            extensions=[ClientPerMessageDeflateFactory(client_max_window_bits=True)] if self.compresses else None,
+            extensions=[InflatingDeflateFactory()] if self.compresses else None,
             subprotocols=cast("Sequence[Subprotocol]", upgrade.subprotocols) or None,
             # Beyond this it stops inflating. Exactly counted are what the lane sees, and what comes out here.
             max_size=with_slack(upgrade.max_message_bytes),
@@ -88,8 +86,7 @@ class WebsocketsCore:
         except ValueError as raised:  # of zlib, for a window that it has not; up to websockets 17.0
             error = raised
         if error is not None:
-            fault = type(error).__name__
-            raise HandshakeFault(f"the server's 101 is no WebSocket handshake: {fault}") from error
+            raise HandshakeFault(f"the server's 101 is no WebSocket handshake: {_fault(error)}") from error
         protocol.events_received()
         self.subprotocol = protocol.subprotocol
         self.is_compressed = bool(protocol.extensions)
@@ -115,20 +112,17 @@ class WebsocketsCore:
             self._queue(pong)
         message = None
         for event in cast("Sequence[Frame]", protocol.events_received()):
-            message = self._collect(event, frame)
+            message = self._collect(event)
         return message
 
-    def _collect(self, frame: Frame, came: OtherFrame) -> Message | None:
+    def _collect(self, frame: Frame) -> Message | None:
         """Put fragments together; give the message that is complete."""
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
-            self._fragments = _Fragments(
-                is_text=frame.opcode is Opcode.TEXT, is_compressed=bool(came.raw[0] & COMPRESSED)
-            )
+            self._fragments = _Fragments(is_text=frame.opcode is Opcode.TEXT)
         elif frame.opcode is not Opcode.CONT:
             return None
         fragments = self._fragments
         assert fragments is not None, "websockets lets no fragment pass that continues nothing"
-        fragments.says_something |= bool(came.payload.translate(None, _NOTHING))
         try:
             fragments.add(bytes(frame.data), is_last=frame.fin)
             if self._limit is not None and fragments.size > self._limit:
@@ -138,8 +132,6 @@ class WebsocketsCore:
         if not frame.fin:
             return None
         self._fragments = None
-        if fragments.is_compressed and fragments.says_something and not fragments.size:
-            raise Breach(INVALID_DATA, "compressed message that inflates to nothing")
         return fragments.message()
 
     def _encode(self, message: Message) -> bytes:
@@ -156,11 +148,9 @@ class WebsocketsCore:
 class _Fragments:
     """A message that comes in pieces; text is decoded as it comes, so that what is no UTF-8 is found at once."""
 
-    __slots__ = ("_decoder", "_parts", "is_compressed", "says_something", "size")
+    __slots__ = ("_decoder", "_parts", "size")
 
-    def __init__(self, *, is_text: bool, is_compressed: bool) -> None:
-        self.is_compressed = is_compressed
-        self.says_something = False
+    def __init__(self, *, is_text: bool) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
         self._parts: list[str] | list[bytes] = []
         self.size = 0
@@ -177,6 +167,13 @@ class _Fragments:
         if self._decoder is None:
             return b"".join(cast("list[bytes]", self._parts))
         return "".join(cast("list[str]", self._parts))
+
+
+def _fault(error: Exception) -> str:
+    """Say what it found wrong, in words that quote nothing of the server, as its own do."""
+    if isinstance(error, InvalidHeader):
+        return f"its {error.name} is missing or wrong"
+    return "it chose an extension that was not offered, or not so"
 
 
 def _headers(made: Headers, upgrade: Upgrade) -> Headers:
