@@ -88,7 +88,7 @@ async def test_finishing_ends_everything_and_says_so_once() -> None:
         assert [event async for event in events] == [EndEvent(LOST)]
 
     assert parts.state.value is ReadyState.CLOSED
-    assert parts.ended.is_set()
+    assert await parts.wait_end() is parts.end
     assert parts.undelivered() == (Undelivered("left", "unsent"),)
     assert parts.incoming.inbox is not None
     assert await parts.incoming.inbox.receive() == "unread"
@@ -118,7 +118,7 @@ def test_finishing_works_without_an_inbox_too() -> None:
 
     parts.finish(end(ours=True))
 
-    assert parts.ended.is_set()
+    assert parts.end is not None
 
 
 # ------------------------------------------------------------------------------------ state and events

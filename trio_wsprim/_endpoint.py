@@ -97,8 +97,8 @@ class Endpoint:
     """The parts of one socket, in one place for the tasks that work on them."""
 
     __slots__ = (
+        "_ended",
         "end",
-        "ended",
         "facts",
         "heartbeat",
         "hub",
@@ -117,7 +117,8 @@ class Endpoint:
         self.facts = Facts(url=settings.url.shown if isinstance(settings.url, Target) else "")
         self.heartbeat: Heartbeat | None = None
         self.end: End | None = None
-        self.ended = trio.Event()
+        # There only when somebody waits for it, since it takes 300 bytes.
+        self._ended: trio.Event | None = None
 
     def move(self, state: ReadyState) -> None:
         """Change the state, if it is another."""
@@ -154,7 +155,19 @@ class Endpoint:
         self.state.end()
         self.emit(EndEvent(end.error))
         self.hub.end()
-        self.ended.set()
+        if self._ended is not None:
+            self._ended.set()
+
+    async def wait_end(self) -> End:
+        """Wait until it has ended for good. Cancellation: atomic."""
+        if self.end is None:
+            if self._ended is None:
+                self._ended = trio.Event()
+            await self._ended.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        assert self.end is not None
+        return self.end
 
     def undelivered(self) -> tuple[Undelivered, ...]:
         """What is left of the outbox after the end; nothing before."""

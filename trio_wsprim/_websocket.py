@@ -356,9 +356,7 @@ class WebSocket(trio.abc.Channel[Message]):
 
         Cancellation: atomic.
         """
-        await self._endpoint.ended.wait()
-        assert self._endpoint.end is not None
-        return self._endpoint.end.event
+        return (await self._endpoint.wait_end()).event
 
     # -------------------------------------------------------------------------------- closing
 
@@ -386,11 +384,11 @@ class WebSocket(trio.abc.Channel[Message]):
         deadline = inf if timeout is None else trio.current_time() + timeout
         self._supervisor.say_goodbye(Farewell(code, reason, deadline, drain))
         try:
-            await self._endpoint.ended.wait()
+            await self._endpoint.wait_end()
         except trio.Cancelled:
             self._supervisor.kill()
             with trio.move_on_after(_FORCE_TIMEOUT, shield=True):
-                await self._endpoint.ended.wait()
+                await self._endpoint.wait_end()
             raise
 
     def _raise_the_rest(self) -> None:
