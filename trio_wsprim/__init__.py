@@ -22,6 +22,9 @@ from trio_wsprim._make import (
     make_ws,
 )
 from trio_wsprim._options import Options, ReconnectingOptions
+from trio_wsprim._request import Rejection, Request
+from trio_wsprim._server import Server, create_ws_server, serve_ws
+from trio_wsprim._server_options import ServerOptions
 from trio_wsprim._signal import Signal
 from trio_wsprim._values import (
     Buffer,
@@ -38,7 +41,7 @@ from trio_wsprim._values import (
     Statistics,
     Undelivered,
 )
-from trio_wsprim._websocket import ReconnectingWebSocket, WebSocket
+from trio_wsprim._websocket import ReconnectingWebSocket, ServerWebSocket, WebSocket
 from trio_wsprim.transports import TrioWebsocketTransport, WebsocketsTransport
 
 __all__ = [
@@ -62,8 +65,13 @@ __all__ = [
     "ReadyState",
     "ReconnectingOptions",
     "ReconnectingWebSocket",
+    "Rejection",
+    "Request",
     "RetriesExhausted",
     "RetryEvent",
+    "Server",
+    "ServerOptions",
+    "ServerWebSocket",
     "Signal",
     "Statistics",
     "TrioWebsocketTransport",
@@ -75,8 +83,10 @@ __all__ = [
     "create_event_signal",
     "create_reconnecting_ws",
     "create_ws",
+    "create_ws_server",
     "create_ws_state",
     "make_heartbeat_ws",
     "make_reconnecting_ws",
     "make_ws",
+    "serve_ws",
 ]

@@ -12,7 +12,7 @@ import trio
 
 from trio_wsprim._errors import ConnectionFailed
 from trio_wsprim._options import Settings, check_type
-from trio_wsprim._tls import TlsStream
+from trio_wsprim._tls import start_tls
 from trio_wsprim._urls import Target
 
 
@@ -40,21 +40,13 @@ async def dial(target: Target, settings: Settings) -> trio.abc.Stream:
 
 
 async def _secure(stream: trio.abc.Stream, target: Target, settings: Settings) -> trio.abc.Stream:
-    """Do the TLS handshake over a stream, which is closed if that fails."""
     try:
         context = settings.ssl_context or _default_context()
-        hostname = target.host.removesuffix(".")  # the root's dot is DNS's matter; certificates have none
-        # A missing close_notify is a lost connection, as without TLS.
-        secure = (
-            TlsStream(stream, context, hostname)
-            if isinstance(stream, trio.SocketStream)
-            else trio.SSLStream(stream, context, server_hostname=hostname, https_compatible=True)
-        )
-        await secure.do_handshake()
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    return secure
+    hostname = target.host.removesuffix(".")  # the root's dot is DNS's matter; certificates have none
+    return await start_tls(stream, context, hostname)
 
 
 async def _open_stream(target: Target, settings: Settings) -> trio.abc.Stream:

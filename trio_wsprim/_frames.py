@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, final
 
 from trio_wsprim._mask import apply_mask
 
@@ -38,6 +38,9 @@ _SMALL_HEADS: Final = {
 SMALL_TEXT_HEADS: Final = _SMALL_HEADS[TEXT]
 SMALL_BINARY_HEADS: Final = _SMALL_HEADS[BINARY]
 SMALL_PING_HEADS: Final = _SMALL_HEADS[PING]
+# The same of a server's, which masks nothing.
+BARE_TEXT_HEADS: Final = tuple(bytes((FIN | TEXT, size)) for size in range(126))
+BARE_BINARY_HEADS: Final = tuple(bytes((FIN | BINARY, size)) for size in range(126))
 
 
 def encode_head(opcode: int, size: int, *, masked: bool = True) -> bytes:
@@ -67,6 +70,33 @@ def encode_frame(opcode: int, payload: bytes, mask: bytes | None) -> bytes:
     if mask is None:
         return encode_head(opcode, len(payload), masked=False) + payload
     return encode_head(opcode, len(payload)) + mask + apply_mask(payload, mask)
+
+
+@final
+class SharedText(str):
+    """A text that goes to many, with the frame that a server sends of it, which is made once."""
+
+    __slots__ = ("frame",)
+    frame: bytes
+
+
+@final
+class SharedBytes(bytes):
+    """Likewise, for bytes."""
+
+    frame: bytes
+
+
+def share(message: str | bytes) -> SharedText | SharedBytes:
+    """Make the frame of a message, for all servers' connections that do not compress."""
+    shared: SharedText | SharedBytes
+    if isinstance(message, str):
+        shared = SharedText(message)
+        shared.frame = encode_frame(TEXT, message.encode(), None)
+    else:
+        shared = SharedBytes(message)
+        shared.frame = encode_frame(BINARY, message, None)
+    return shared
 
 
 def encode_close(code: int, reason: str, mask: bytes | None) -> bytes:

@@ -25,13 +25,15 @@ from trio_wsprim._frames import (
     RESERVED_BITS,
     TEXT,
 )
+from trio_wsprim._mask import apply_mask
 from trio_wsprim._values import Message
 
 _PLAIN_TEXT: Final = FIN | TEXT
 _PLAIN_BINARY: Final = FIN | BINARY
 _PLAIN: Final = frozenset({_PLAIN_TEXT, _PLAIN_BINARY})
-# Bytes of a header by its second byte; a mask's four are not counted, a server sends none.
+# Bytes of a header by its second byte but for the flag; a client's has a key of four more.
 _HEADER_SIZES: Final = (2,) * 126 + (4, 10)
+_LENGTH: Final = 0x7F
 
 # Joining what came in pieces at least this often keeps a frame that drips in byte by byte from costing a
 # Python object for each byte.
@@ -74,13 +76,21 @@ class TooBig:
 
 @final
 class _Large:
-    """A large plain message on its way in. Its memory is the operating system's zeros until something comes."""
+    """A large plain message on its way in. Its memory is the operating system's zeros until something comes.
 
-    __slots__ = ("_file", "_head", "_opcode", "missing", "view")
+    Args:
+        opcode: Text or binary.
+        head: The frame's header.
+        size: Of the payload.
+        key: What it is masked with, the last bytes of the header; `None` from a server.
+    """
 
-    def __init__(self, opcode: int, head: bytes, size: int) -> None:
+    __slots__ = ("_file", "_head", "_key", "_opcode", "missing", "view")
+
+    def __init__(self, opcode: int, head: bytes, size: int, key: bytes | None) -> None:
         self._opcode = opcode
         self._head = head
+        self._key = key
         # `BytesIO` gives its buffer out for writing, and later as `bytes` without a copy.
         self._file = io.BytesIO(bytes(size))
         self.view = self._file.getbuffer()
@@ -99,22 +109,24 @@ class _Large:
     def finish(self, messages: list[Message]) -> OtherFrame | None:
         """Append the message; one that is no UTF-8 is the core's to judge."""
         self.view.release()
-        payload = self._file.getvalue()
+        came = self._file.getvalue()
+        payload = came if self._key is None else apply_mask(came, self._key)
         try:
             messages.append(payload if self._opcode == BINARY else str(payload, "utf-8"))
         except UnicodeDecodeError:
-            return OtherFrame(TEXT, self._head + payload, ends_message=True)
+            return OtherFrame(TEXT, self._head + came, ends_message=True)
         return None
 
 
 @final
 class FrameDecoder:
-    """Cuts what a server sends into messages and other frames.
+    """Cuts what a peer sends into messages and other frames.
 
     Args:
         max_message_bytes: The largest message, in bytes of payload over all its fragments; `None` for no limit.
         compressed: Whether messages may be marked as compressed (RFC 7692); they are the core's then.
         has_lane: Whether plain messages are decoded here; else they are other frames too, for the core to judge.
+        masked: Whether the peer is a client, all of whose frames are masked (5.1).
     """
 
     __slots__ = (
@@ -125,6 +137,7 @@ class FrameDecoder:
         "_has_lane",
         "_large",
         "_limit",
+        "_masked",
         "_missing",
         "_most_fragments",
         "_other_limit",
@@ -132,7 +145,15 @@ class FrameDecoder:
         "_position",
     )
 
-    def __init__(self, max_message_bytes: int | None, *, compressed: bool = False, has_lane: bool = True) -> None:
+    def __init__(
+        self,
+        max_message_bytes: int | None,
+        *,
+        compressed: bool = False,
+        has_lane: bool = True,
+        masked: bool = False,
+    ) -> None:
+        self._masked = masked
         self._limit = sys.maxsize if max_message_bytes is None else max_message_bytes
         # Of a frame that is not plain; what it inflates to is for the core to judge.
         self._other_limit = with_slack(self._limit) if compressed else self._limit
@@ -203,7 +224,10 @@ class FrameDecoder:
         other = None
         while self._position < len(self._buffer):
             if self._has_lane and not self._fragments:
-                self._decode_plain(messages)
+                if self._masked:
+                    self._decode_masked(messages)
+                else:
+                    self._decode_plain(messages)
             before = self._position
             other = self._decode_other(messages)
             if other is not None or self._position == before:
@@ -245,6 +269,36 @@ class FrameDecoder:
             pass
         self._position = position
 
+    def _decode_masked(self, messages: list[Message]) -> None:
+        """Do the same with what a client sends: a second loop, since to ask in each turn of one would be felt."""
+        buffer, position, limit = self._buffer, self._position, self._limit
+        end, add = len(buffer), messages.append
+        try:
+            while end - position >= 8:
+                size = buffer[position + 1] - MASKED
+                start = position + 6
+                if size > 125:
+                    if size != 126:
+                        break
+                    size = buffer[position + 2] << 8 | buffer[position + 3]
+                    if size < 126:
+                        break
+                    start += 2
+                stop = start + size
+                if size < 0 or stop > end or size > limit:
+                    break
+                first = buffer[position]
+                if first == _PLAIN_TEXT:
+                    add(apply_mask(buffer[start:stop], buffer[start - 4 : start]).decode())
+                elif first == _PLAIN_BINARY:
+                    add(apply_mask(buffer[start:stop], buffer[start - 4 : start]))
+                else:
+                    break
+                position = stop
+        except UnicodeDecodeError:
+            pass
+        self._position = position
+
     def _decode_other(self, messages: list[Message]) -> OtherFrame | TooBig | None:
         """Deal with the frame that comes next, whatever it is; nothing has moved if it is not complete."""
         buffer, begin = self._buffer, self._position
@@ -253,20 +307,27 @@ class FrameDecoder:
         first, second = buffer[begin], buffer[begin + 1]
         if self._breaks_rules(first, second):
             return self._malformed()
-        start = begin + _HEADER_SIZES[second]
+        length = second & _LENGTH
+        start = begin + _HEADER_SIZES[length]
         if start > len(buffer):
             return None
-        size = second if second < 126 else int.from_bytes(buffer[begin + 2 : start], "big")
-        if not _is_shortest(second, size):
+        size = length if length < 126 else int.from_bytes(buffer[begin + 2 : start], "big")
+        if not _is_shortest(length, size):
             return self._malformed()
         is_plain = self._has_lane and first in _PLAIN
         if not first & CONTROL and (excess := self._excess(size, self._limit if is_plain else self._other_limit)):
             self._position = len(buffer)
             return TooBig(excess)
+        key = None
+        if self._masked:
+            start += 4
+            if start > len(buffer):
+                return None
+            key = buffer[start - 4 : start]
         end = start + size
         if end > len(buffer):
             if is_plain and _LARGE < size <= _HUGE:
-                self._large = _Large(first & OPCODE, buffer[begin:start], size)
+                self._large = _Large(first & OPCODE, buffer[begin:start], size, key)
                 self._large.fill(memoryview(buffer)[start:])
                 self._position = len(buffer)
             else:
@@ -274,13 +335,14 @@ class FrameDecoder:
             return None
         # The rest is not cut off here: a flood of tiny control frames would have it copied once for each.
         self._position = end
+        payload = buffer[start:end] if key is None else apply_mask(buffer[start:end], key)
         if is_plain:
             try:
-                messages.append(buffer[start:end] if first == _PLAIN_BINARY else str(buffer[start:end], "utf-8"))
+                messages.append(payload if first == _PLAIN_BINARY else str(payload, "utf-8"))
             except UnicodeDecodeError:
                 return OtherFrame(TEXT, buffer[begin:end], ends_message=True)
             return None
-        return self._other(first, size, buffer[begin:end], buffer[start:end])
+        return self._other(first, size, buffer[begin:end], payload)
 
     def _malformed(self) -> OtherFrame:
         begin, self._position = self._position, len(self._buffer)
@@ -289,13 +351,13 @@ class FrameDecoder:
     def _breaks_rules(self, first: int, second: int) -> bool:
         """Tell from the first two bytes of a header whether they break RFC 6455, 5.1, 5.2, 5.4 or 5.5."""
         opcode = first & OPCODE
-        if second & MASKED or opcode not in OPCODES:
+        if bool(second & MASKED) != self._masked or opcode not in OPCODES:
             return True
         reserved = first & RESERVED_BITS
         if reserved and not (self._compressed and reserved == COMPRESSED and opcode in {TEXT, BINARY}):
             return True
         if opcode & CONTROL:
-            return not first & FIN or second > MAX_CONTROL_PAYLOAD
+            return not first & FIN or second & _LENGTH > MAX_CONTROL_PAYLOAD
         return (opcode == CONTINUATION) != (self._fragments > 0)
 
     def _excess(self, size: int, limit: int) -> str | None:
@@ -327,8 +389,8 @@ def with_slack(limit: int | None) -> int:
     return sys.maxsize if limit is None else limit + limit // 1024 + MAX_CONTROL_PAYLOAD
 
 
-def _is_shortest(second: int, size: int) -> bool:
-    """Whether a length is in the shortest form and below 2**63 (5.2)."""
-    if second == 126:
+def _is_shortest(length: int, size: int) -> bool:
+    """Whether a size is in the shortest form and below 2**63 (5.2); `length` is what the second byte says."""
+    if length == 126:
         return size > MAX_CONTROL_PAYLOAD
-    return second < 126 or 1 << 16 <= size < 1 << 63
+    return length < 126 or 1 << 16 <= size < 1 << 63

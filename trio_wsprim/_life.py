@@ -9,6 +9,7 @@ from typing import Final, cast, final
 
 import trio
 
+from trio_wsprim._clock import Alarm, the_clock
 from trio_wsprim._endpoint import Endpoint, closed_by_us
 from trio_wsprim._errors import ConnectionClosed
 from trio_wsprim._heart import Heart
@@ -85,7 +86,8 @@ class Life:
         # Around the closing handshake; and when that, or all before it, is over at the latest.
         self._closing: trio.CancelScope | None = None
         self._deadline = inf
-        self._writer = Writer(link, endpoint.outbox, self._start_writing)
+        watch = None if endpoint.settings.write_timeout is None else self._watch_write
+        self._writer = Writer(link, endpoint.outbox, self._start_writing, watch)
         self._pings = Pings()
         self._reading = Reading(link, endpoint.incoming, self._deliver, self._stand, self._pings.are_waiting)
         self._heart: Heart | None = None
@@ -285,6 +287,23 @@ class Life:
             if self._was_behind:
                 await self._catch_up()
             self._stop(self._peers_close)
+
+    def _watch_write(self) -> Alarm:
+        """Have the connection count as lost when a write that begins now gets no further for too long."""
+        timeout = self._endpoint.settings.write_timeout
+        assert timeout is not None, "nobody watches"
+        began = trio.current_time()
+
+        def ring() -> float | None:
+            due = max(began, self._link.moved_at) + timeout
+            if trio.current_time() < due:
+                return due
+            lost = ConnectionClosed(_LOST)
+            lost.__cause__ = trio.TooSlowError(f"the peer took nothing for {timeout} s")
+            self._stop(lost)
+            return None
+
+        return the_clock().set_alarm(began + timeout, ring)
 
     async def _catch_up(self) -> None:
         """Have read what came while nobody read: if the peer's close is in it, then ours only answers it."""

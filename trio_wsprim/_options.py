@@ -134,7 +134,12 @@ class ReconnectingOptions(Options, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of one socket, checked. Its repr leaves out what may hold secrets."""
+    """The options of one socket, checked. Its repr leaves out what may hold secrets.
+
+    Attributes:
+        write_timeout: Seconds for which the network may take nothing of what is being sent, before the connection is
+            lost; `None` for no limit, as for all that we open ourselves. The others are as in `Options`.
+    """
 
     url: Target | Callable[[], str] | Callable[[], Awaitable[str]] = field(repr=False)
     subprotocols: Source[Subprotocols] = field(default=(), repr=False)
@@ -144,6 +149,7 @@ class Settings:
     open_stream: OpenStream | None = None
     connect_timeout: float | None = 10.0
     close_timeout: float | None = 5.0
+    write_timeout: float | None = None
     max_message_bytes: int | None = 2**20
     outbox: Buffer = field(default_factory=Buffer)
     inbox: Buffer | None = field(default_factory=Buffer)
@@ -155,6 +161,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_seconds("connect_timeout", self.connect_timeout, zero=False, none=True)
         check_seconds("close_timeout", self.close_timeout, none=True)
+        check_seconds("write_timeout", self.write_timeout, zero=False, none=True)
         check_seconds("confirm_interval", self.confirm_interval)
         check_type("track", self.track, bool)
         check_count("max_message_bytes", self.max_message_bytes, none=True)

@@ -176,6 +176,20 @@ class Outbox:
         if not self._offer(entry):
             raise self.room.error()
 
+    def offer(self, message: Message, size: int) -> bool:
+        """Accept a message of that size by the rules, but drop it where those would have its sender wait or raise.
+
+        Returns:
+            Whether there was room, or made.
+        """
+        if self._refusal is not None or self.put_quick(message, size):
+            return True
+        entry = self._entry(message, None)
+        if self._buffer.when_full == "drop_oldest":
+            return self._offer(entry)
+        self._drop(entry, "full")
+        return False
+
     def _entry(self, message: Message, ttl: float | None) -> Entry:
         """Check a message; nothing has happened yet when this raises."""
         size = message_size(message)

@@ -9,12 +9,13 @@ What travels is batches, because the cost of a message in Python is the schedule
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import trio
 
+from trio_wsprim._request import Rejection, Request
 from trio_wsprim._values import Message
 
 
@@ -61,6 +62,37 @@ class Upgrade:
     headers: tuple[tuple[str, str], ...] = ()
     subprotocols: tuple[str, ...] = ()
     max_message_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reception:
+    """What a server does with an opening handshake (RFC 6455, 4.2).
+
+    Attributes:
+        remote: The client's address, for the request; `None` if it has none.
+        judge: Is asked once the request is known to be a handshake: `None` to accept it. What it raises comes out of
+            `accept`; the client is answered 500.
+        subprotocols: Those that we speak, the most wanted first.
+        max_message_bytes: As for `Upgrade`.
+    """
+
+    remote: tuple[str, int] | None
+    judge: Callable[[Request], Awaitable[Rejection | None]]
+    subprotocols: tuple[str, ...] = ()
+    max_message_bytes: int | None = None
+
+
+class Refused(Exception):
+    """A client was turned away, or went away, before there was a link.
+
+    Args:
+        sentence: Why; quotes nothing of the client.
+        status: Of the answer that it got; `None` if there was nobody to answer.
+    """
+
+    def __init__(self, sentence: str, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +243,23 @@ class Transport(Protocol):
         Raises:
             ConnectionRejected: The server answered, with HTTP but not 101.
             ConnectionFailed: It answered with something else, or hung up; `permanent` if its 101 was wrong.
+
+        Cancellation: always closes the stream.
+        """
+        ...
+
+
+class ServerTransport(Protocol):
+    """Speaks WebSocket over any byte stream, as a server."""
+
+    async def accept(self, nursery: trio.Nursery, stream: trio.abc.Stream, reception: Reception) -> Link:
+        """Do the server's opening handshake (RFC 6455, 4.2).
+
+        The link's tasks and the stream are dealt with as by `Transport.connect`. Sets no deadline.
+
+        Raises:
+            Refused: The client was answered with something other than 101, or has gone.
+            Exception: What `judge` raised.
 
         Cancellation: always closes the stream.
         """

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Final, final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias, final
 
 import trio
 
-from trio_wsprim._attempt import attempt
 from trio_wsprim._endpoint import End, Endpoint, closed_by_us
 from trio_wsprim._errors import ConnectionClosed, ConnectionFailed, WebSocketError
 from trio_wsprim._life import Farewell, Life
@@ -23,6 +22,9 @@ from trio_wsprim._values import CloseEvent, ErrorEvent, OpenEvent, ReadyState, R
 _log: Final = logging.getLogger("trio_wsprim.reconnect")
 _LOST: Final = 1006
 
+# Makes one connection in a nursery, for an endpoint, and gives what was left unread; the number counts from 1.
+Connect: TypeAlias = Callable[[trio.Nursery, Endpoint, int], Awaitable[tuple[Link, Sequence[Incoming]]]]
+
 
 @final
 class Supervisor:
@@ -31,6 +33,7 @@ class Supervisor:
     Args:
         endpoint: Whose.
         patience: Whether and when to dial again.
+        connect: Makes each connection, or raises `ConnectionFailed`.
 
     Attributes:
         scope: That `run` runs all of itself in.
@@ -39,6 +42,7 @@ class Supervisor:
     __slots__ = (
         "_again",
         "_close_event",
+        "_connect_once",
         "_endpoint",
         "_farewell",
         "_fault",
@@ -50,7 +54,8 @@ class Supervisor:
         "scope",
     )
 
-    def __init__(self, endpoint: Endpoint, patience: Patience) -> None:
+    def __init__(self, endpoint: Endpoint, patience: Patience, connect: Connect) -> None:
+        self._connect_once = connect
         self._endpoint = endpoint
         self._patience = patience
         self.scope = trio.CancelScope()
@@ -198,7 +203,7 @@ class Supervisor:
             with trio.CancelScope() as self._present:
                 if self._farewell is not None:
                     self._present.deadline = self._farewell.deadline
-                made = await attempt(nursery, self._endpoint, number)
+                made = await self._connect_once(nursery, self._endpoint, number)
         except ConnectionFailed as error:
             return self._note_failure(error)
         finally:

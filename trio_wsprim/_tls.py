@@ -20,11 +20,11 @@ _READ_BYTES: Final = 64 * 1024
 
 @final
 class TlsSession:
-    """The client's side of one TLS connection, without a network: bytes in, bytes out.
+    """One side of a TLS connection, without a network: bytes in, bytes out.
 
     Args:
-        context: Says whom to trust.
-        hostname: Whom the certificate must name.
+        context: Says whom to trust, and who we are.
+        hostname: Whom the certificate must name; `None` if we are the server.
 
     Attributes:
         cipher: What the network is to take next.
@@ -32,10 +32,10 @@ class TlsSession:
 
     __slots__ = ("_fault", "_in", "_is_drained", "_object", "_out", "_produced", "_records", "_sent", "cipher")
 
-    def __init__(self, context: ssl.SSLContext, hostname: str) -> None:
+    def __init__(self, context: ssl.SSLContext, hostname: str | None) -> None:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._in, self._out, server_hostname=hostname)
+        self._object = context.wrap_bio(self._in, self._out, server_side=hostname is None, server_hostname=hostname)
         # Bytes of cipher, ever. Of each record that is not through: where it ends, and how much plain text it holds.
         self._produced = 0
         self._sent = 0
@@ -133,15 +133,15 @@ class TlsStream(trio.abc.Stream):
 
     Args:
         stream: Its own from now on.
-        context: Says whom to trust.
-        hostname: Whom the certificate must name.
+        context: As for `TlsSession`.
+        hostname: As for `TlsSession`.
 
     Attributes:
         stream: The TCP connection.
         session: What speaks TLS over it.
     """
 
-    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext, hostname: str) -> None:
+    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext, hostname: str | None) -> None:
         self.stream = stream
         self.session = TlsSession(context, hostname)
 
@@ -157,14 +157,14 @@ class TlsStream(trio.abc.Stream):
         while not await self._shake_hands():
             data = await self.stream.receive_some(_READ_BYTES)
             if not data:
-                raise trio.BrokenResourceError("the server hung up during the TLS handshake")
+                raise trio.BrokenResourceError("the peer hung up during the TLS handshake")
             self.session.feed(data)
 
     async def _shake_hands(self) -> bool:
         try:
             is_done = self.session.shake_hands()
         except ssl.SSLError:
-            with suppress(trio.BrokenResourceError):  # the server need not stay to hear why
+            with suppress(trio.BrokenResourceError):  # the peer need not stay to hear why
                 await self._send()
             raise
         await self._send()
@@ -199,3 +199,33 @@ class TlsStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close at once: the closing handshake of WebSocket has said all that there is to say."""
         await trio.aclose_forcefully(self.stream)
+
+
+async def start_tls(stream: trio.abc.Stream, context: ssl.SSLContext, hostname: str | None) -> trio.abc.Stream:
+    """Do the TLS handshake over a stream, which is closed if that fails.
+
+    Args:
+        stream: The new one's own from now on.
+        context: As for `TlsSession`.
+        hostname: As for `TlsSession`.
+
+    Raises:
+        ssl.SSLError: The peer is not whom it should be, or speaks no TLS.
+        trio.BrokenResourceError: The network lost the connection, or, over a stream that is no socket, either.
+
+    Cancellation: always closes the stream.
+    """
+    try:
+        # A missing close_notify is a lost connection, as without TLS.
+        secure = (
+            TlsStream(stream, context, hostname)
+            if isinstance(stream, trio.SocketStream)
+            else trio.SSLStream(
+                stream, context, server_hostname=hostname, server_side=hostname is None, https_compatible=True
+            )
+        )
+        await secure.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secure

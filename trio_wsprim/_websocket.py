@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from math import inf
 from types import TracebackType
-from typing import Final, Literal, TypeVar, final
+from typing import Final, Literal, TypeAlias, TypeVar, final
 
 import trio
 
+from trio_wsprim._attempt import attempt
 from trio_wsprim._channels import Dropping, check_dropping
 from trio_wsprim._endpoint import Endpoint
 from trio_wsprim._errors import ConnectionClosed, UndeliveredError, fresh
@@ -22,10 +23,12 @@ from trio_wsprim._lifecycle import check_close
 from trio_wsprim._options import Heartbeat, RetryRule, Settings, as_message
 from trio_wsprim._patience import Patience
 from trio_wsprim._proof import Mark
+from trio_wsprim._request import Request
 from trio_wsprim._room import message_size
 from trio_wsprim._scopes import Pace, serving
+from trio_wsprim._seam import Incoming, Link
 from trio_wsprim._signal import Signal
-from trio_wsprim._supervisor import Supervisor
+from trio_wsprim._supervisor import Connect, Supervisor
 from trio_wsprim._values import (
     CloseEvent,
     Event,
@@ -39,6 +42,9 @@ from trio_wsprim._values import (
 
 S = TypeVar("S", bound="WebSocket")
 E = TypeVar("E", bound=Event)
+
+# Does all that comes before a connection of a server is open.
+Welcome: TypeAlias = "Callable[[ServerWebSocket, trio.Nursery], Awaitable[Link]]"
 
 # What an exception that leaves the block tells the peer: we are going away, done or not (RFC 6455, 7.4.1).
 _GOING_AWAY: Final = 1001
@@ -55,10 +61,10 @@ class WebSocket(trio.abc.Channel[Message]):
 
     __slots__ = ("__weakref__", "_endpoint", "_outbox", "_pace", "_supervisor", "_told", "_was_closed")
 
-    def __init__(self, settings: Settings, rule: RetryRule | None = None) -> None:
+    def __init__(self, settings: Settings, rule: RetryRule | None = None, connect: Connect = attempt) -> None:
         resends = rule is not None and rule.resend == "unconfirmed"
         self._endpoint = Endpoint(settings, resends=resends)
-        self._supervisor = Supervisor(self._endpoint, Patience(rule))
+        self._supervisor = Supervisor(self._endpoint, Patience(rule), connect)
         self._outbox = self._endpoint.outbox
         self._pace = Pace()
         # Whether the user has called `aclose`, and so takes care of `undelivered`.
@@ -416,6 +422,39 @@ class ReconnectingWebSocket(WebSocket):
             trio.ClosedResourceError: After the end, whatever ended it.
         """
         self._supervisor.reconnect()
+
+
+@final
+class ServerWebSocket(WebSocket):
+    """A connection of a server, as its handler gets it; otherwise as any `WebSocket`."""
+
+    __slots__ = ("_request", "_welcome")
+
+    def __init__(self, settings: Settings, welcome: Welcome) -> None:
+        super().__init__(settings, connect=self._connect)
+        self._welcome = welcome
+        self._request: Request | None = None
+
+    async def _connect(
+        self, nursery: trio.Nursery, _endpoint: Endpoint, _number: int
+    ) -> tuple[Link, Sequence[Incoming]]:
+        return await self._welcome(self, nursery), ()
+
+    @property
+    def request(self) -> Request:
+        """What the client has asked for."""
+        assert self._request is not None, "a handler is called when there is one"
+        return self._request
+
+    def introduce(self, request: Request, scheme: str) -> None:
+        """Say who has come. For the server alone."""
+        self._request = request
+        self._endpoint.facts.url = f"{scheme}://{request.header('host') or ''}{request.shown_path}"
+
+    @property
+    def shown(self) -> str:
+        """Who it is, for logs, without secrets."""
+        return "a client" if self._request is None else repr(self._request)
 
 
 def start(ws: WebSocket, nursery: trio.Nursery) -> None:

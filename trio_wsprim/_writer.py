@@ -8,6 +8,7 @@ from typing import Final, final
 
 import trio
 
+from trio_wsprim._clock import Alarm
 from trio_wsprim._errors import ConnectionClosed
 from trio_wsprim._outbox import Outbox
 from trio_wsprim._scopes import Bell
@@ -41,6 +42,7 @@ class Writer:
         link: No other task may send on it.
         outbox: What waits; gets back what does not go out whole.
         start: Starts the task that calls `run_until`.
+        watch: Sets an alarm for a write that the network does not take; `None` if it may take for ever.
     """
 
     __slots__ = (
@@ -55,13 +57,17 @@ class Writer:
         "_link",
         "_outbox",
         "_start",
+        "_watch",
         "_wrote_at",
     )
 
-    def __init__(self, link: Link, outbox: Outbox, start: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, outbox: Outbox, start: Callable[[], None], watch: Callable[[], Alarm] | None = None
+    ) -> None:
         self._link = link
         self._outbox = outbox
         self._start = start
+        self._watch = watch
         self._controls: list[tuple[Outgoing, Callable[[], None]]] = []
         self._bell = Bell()
         # Whether there is the task; before `open`, it is about to be there.
@@ -218,9 +224,12 @@ class Writer:
         return is_through
 
     async def _finish(self) -> None:
+        alarm = None if self._watch is None else self._watch()
         try:
             await self._link.send(())
         finally:
+            if alarm is not None:
+                alarm.cancel()
             self._settle()
 
     def _settle(self) -> None:

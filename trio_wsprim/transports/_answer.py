@@ -18,6 +18,7 @@ import trio
 from trio_wsprim._errors import ConnectionFailed, ConnectionRejected
 from trio_wsprim._retry import parse_retry_after
 from trio_wsprim._wire import Wire
+from trio_wsprim.transports._http import OURS, Headers, decode_headers, has_member, members, plain_head
 
 _SWITCHING: Final = 101
 # The field's servers and proxies stop at 8 to 64 KiB of head.
@@ -32,16 +33,6 @@ _HTTP: Final = b"HTTP/1."
 _REQUEST: Final = h11.Request(
     method="GET", target="/", headers=[("Host", "-"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
 )
-# Names that every answer has, so that a thousand connections hold them once.
-_COMMON: Final = {
-    name.encode(): name
-    for name in ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol", "server", "date")
-}
-
-_JUDGED: Final = frozenset({"connection", "upgrade"})
-_OURS: Final = "sec-websocket-"
-
-Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +53,8 @@ class Answer:
 
     @property
     def plain_head(self) -> bytes:
-        """The head again, as plainly as it can be written, with what a handshake is judged by and nothing else.
-
-        For a core that is stricter than h11 about line ends, lengths, and words that do not matter.
-        """
-        lines = [f"{name}: {value}" for name, value in self.headers if name in _JUDGED or name.startswith(_OURS)]
-        # What is said twice in the same words is said once.
-        return "\r\n".join(["HTTP/1.1 101 Switching Protocols", *dict.fromkeys(lines), "\r\n"]).encode("latin-1")
+        """The head again, for a core; see `_http.plain_head`."""
+        return plain_head("HTTP/1.1 101 Switching Protocols", self.headers)
 
     def fault(self, subprotocols: Sequence[str], *, has_extensions: bool = False) -> str | None:
         """Say what the server has chosen that it had no choice of, in words that quote nothing of it.
@@ -79,7 +65,7 @@ class Answer:
             subprotocols: Those that were asked for.
             has_extensions: Whether any were; the core knows which.
         """
-        names = [name for name, _ in self.headers if name.startswith(_OURS)]
+        names = [name for name, _ in self.headers if name.startswith(OURS)]
         chosen = {value for name, value in self.headers if name == "sec-websocket-protocol"}
         if self.http_version != b"1.1":
             return "it speaks HTTP/1.0, which has no upgrades"
@@ -89,16 +75,11 @@ class Answer:
             return "it says one thing twice"
         if not chosen.issubset(subprotocols):
             return "it chose a subprotocol that was not asked for"
-        if self._words("upgrade") != {"websocket"}:
+        if {word.lower() for word in members(self.headers, "upgrade")} != {"websocket"}:
             return "its Upgrade is not websocket"
-        if "upgrade" not in self._words("connection"):
+        if not has_member(self.headers, "connection", "upgrade"):
             return "its Connection has no Upgrade"
         return None
-
-    def _words(self, name: str) -> set[str]:
-        """Give the members of a list (RFC 9110, 5.6.1), in lower case."""
-        values = ",".join(value for header, value in self.headers if header == name)
-        return {word.strip().lower() for word in values.split(",")} - {""}
 
 
 async def read_answer(wire: Wire) -> Answer:
@@ -121,7 +102,7 @@ async def read_answer(wire: Wire) -> Answer:
         if isinstance(event, h11.InformationalResponse):
             rest = parser.trailing_data[0]
             if event.status_code == _SWITCHING:
-                return Answer(came[: len(came) - len(rest)], rest, _headers(event), event.http_version)
+                return Answer(came[: len(came) - len(rest)], rest, decode_headers(event.headers), event.http_version)
             came = rest  # 103 and its like may come first (RFC 9110, 15.2)
             continue
         data = await wire.receive_some()
@@ -149,12 +130,6 @@ def _check_first_line(came: bytes) -> None:
         raise ConnectionFailed("the server answered the handshake with something other than HTTP/1")
 
 
-def _headers(event: h11.Response | h11.InformationalResponse) -> Headers:
-    return tuple(
-        (_COMMON.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers
-    )
-
-
 async def _rejection(wire: Wire, parser: h11.Connection, response: h11.Response) -> ConnectionRejected:
     """Make the error that a whole answer of another status is, with as much body as comes soon."""
     body = bytearray()
@@ -163,7 +138,7 @@ async def _rejection(wire: Wire, parser: h11.Connection, response: h11.Response)
     left = trio.current_effective_deadline() - trio.current_time()
     with trio.move_on_after(min(_BODY_TIMEOUT, max(left, 0) / 2)):
         await _read_body(wire, parser, body)
-    headers = _headers(response)
+    headers = decode_headers(response.headers)
     waits = (parse_retry_after(value, time.time()) for name, value in headers if name == "retry-after")
     return ConnectionRejected(response.status_code, headers, bytes(body[:_MAX_BODY_BYTES]), next(waits, None))
 

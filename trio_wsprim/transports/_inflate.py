@@ -10,16 +10,23 @@ import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, final
+from typing import Any, Final, final
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.extensions import ClientExtensionFactory, Extension
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
+from websockets.extensions import ClientExtensionFactory, Extension, ServerExtensionFactory
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
 from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.typing import ExtensionParameter
 
 # What the end of each message was stripped of (RFC 7692, 7.2.1).
 _TAIL: Final = b"\x00\x00\xff\xff"
+# A server holds many compressors: a window of 4 KiB takes an eighth of the memory, and loses little.
+_SERVER_WINDOW_BITS: Final = 12
+_SERVER_SETTINGS: Final[dict[str, Any]] = {"memLevel": 5}
 # More than any sender makes of one frame. Each costs us some 5 µs and a copy of what follows it, and a peer two bytes.
 _MOST_STREAMS: Final = 64
 
@@ -128,7 +135,7 @@ class InflatingDeflate(Extension):
 
 
 @final
-class InflatingDeflateFactory(ClientExtensionFactory):
+class InflatingClientFactory(ClientExtensionFactory):
     """Offers `permessage-deflate`."""
 
     name = PerMessageDeflate.name
@@ -145,3 +152,24 @@ class InflatingDeflateFactory(ClientExtensionFactory):
     ) -> Extension:
         """See `ClientExtensionFactory`."""
         return InflatingDeflate(self._offer.process_response_params(params, accepted_extensions))
+
+
+@final
+class InflatingServerFactory(ServerExtensionFactory):
+    """Takes offers of `permessage-deflate`."""
+
+    name = PerMessageDeflate.name
+
+    def __init__(self) -> None:
+        self._taker = ServerPerMessageDeflateFactory(
+            server_max_window_bits=_SERVER_WINDOW_BITS,
+            client_max_window_bits=_SERVER_WINDOW_BITS,
+            compress_settings=_SERVER_SETTINGS,
+        )
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], Extension]:
+        """See `ServerExtensionFactory`."""
+        answer, agreed = self._taker.process_request_params(params, accepted_extensions)
+        return answer, InflatingDeflate(agreed)

@@ -16,13 +16,13 @@ from trio_wsprim._scopes import OneAtATime, Pace
 from trio_wsprim._seam import Ending, Incoming, Outgoing, Pong
 from trio_wsprim._values import Message
 from trio_wsprim._wire import Wire
-from trio_wsprim.transports._answer import Headers
+from trio_wsprim.transports._http import Headers
 from trio_wsprim.transports._outgoing import Encode, OutgoingSide
 
 _LOST: Final = Ending(1006, "", clean=False)
 
-# After the closing handshake the server should hang up first (RFC 6455, 7.1.1), and a socket closed over unread
-# bytes resets, which destroys what the peer has not read. Servers need a round trip; sloppy ones never do it.
+# After the closing handshake the server hangs up first (RFC 6455, 7.1.1). Before it, a socket closed over unread bytes
+# resets, which destroys what the peer has not read: our close frame. Peers need a round trip; sloppy ones never do it.
 _LINGER: Final = 0.25
 
 
@@ -79,8 +79,9 @@ class LaneLink:
         wire: Its own from now on.
         core: Judges what is not common.
         outgoing: Writes to the wire.
-        headers: Of the server's answer.
-        decoder: Has been fed what came with the answer.
+        headers: Of the server's answer; none if that is us.
+        decoder: Has been fed what came with the handshake.
+        is_server: Whether we are.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class LaneLink:
         "_held",
         "_is_closed",
         "_is_peers_close",
+        "_is_server",
         "_outgoing",
         "_pace",
         "_receiving",
@@ -99,8 +101,18 @@ class LaneLink:
         "response_headers",
     )
 
-    def __init__(self, wire: Wire, core: Core, outgoing: OutgoingSide, headers: Headers, decoder: FrameDecoder) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        core: Core,
+        outgoing: OutgoingSide,
+        headers: Headers,
+        decoder: FrameDecoder,
+        *,
+        is_server: bool = False,
+    ) -> None:
         self._wire = wire
+        self._is_server = is_server
         self._core = core
         self._outgoing = outgoing
         self._outgoing.encode = core.encode
@@ -275,6 +287,8 @@ class LaneLink:
                 await self._begin_close(code, reason)
             else:
                 await self._finish_close()
+            if self._is_server and self.ending.clean:
+                return
             with trio.move_on_after(_LINGER):
                 while await self._wire.receive_some():
                     pass

@@ -12,6 +12,8 @@ from typing import Final, cast, final
 import trio
 
 from trio_wsprim._frames import (
+    BARE_BINARY_HEADS,
+    BARE_TEXT_HEADS,
     BINARY,
     CLOSE,
     FIN,
@@ -22,6 +24,8 @@ from trio_wsprim._frames import (
     SMALL_PING_HEADS,
     SMALL_TEXT_HEADS,
     TEXT,
+    SharedBytes,
+    SharedText,
     encode_close,
     encode_frame,
     encode_head,
@@ -60,6 +64,7 @@ class OutgoingSide:
     Args:
         wire: Nobody else may write on it.
         nursery: Where a task is started for control frames that the network does not take at once.
+        masks: Whether we are the client, which masks all its frames (RFC 6455, 5.1).
 
     Attributes:
         encode: Makes the frame of a message instead of ours, such as a compressed one.
@@ -77,6 +82,7 @@ class OutgoingSide:
         "_items",
         "_keys",
         "_large",
+        "_masks",
         "_nursery",
         "_piece",
         "_position",
@@ -87,8 +93,9 @@ class OutgoingSide:
         "torn",
     )
 
-    def __init__(self, wire: Wire, nursery: trio.Nursery) -> None:
+    def __init__(self, wire: Wire, nursery: trio.Nursery, *, masks: bool = True) -> None:
         self._wire = wire
+        self._masks = masks
         self._nursery = nursery
         self._controls: list[bytes] = []
         self._items: list[Outgoing] = []
@@ -144,16 +151,19 @@ class OutgoingSide:
 
     def _send_lone(self, item: Message) -> bool:
         """Write one small message without queueing it: half of what a round trip costs us is saved so."""
-        if isinstance(item, str):
-            payload, opcode, heads = item.encode(), TEXT, SMALL_TEXT_HEADS
+        if not self._masks:
+            frame = _bare_frame(item)
         else:
-            payload, opcode, heads = item, BINARY, SMALL_BINARY_HEADS
-        size = len(payload)
-        head = heads[size] if size < 126 else encode_head(opcode, size)
-        if not self._keys:
-            self._keys = list(_KEYS.iter_unpack(os.urandom(_KEYS_BYTES)))
-        (key,) = self._keys.pop()
-        frame = head + key + apply_mask(payload, key)
+            if isinstance(item, str):
+                payload, opcode, heads = item.encode(), TEXT, SMALL_TEXT_HEADS
+            else:
+                payload, opcode, heads = item, BINARY, SMALL_BINARY_HEADS
+            size = len(payload)
+            head = heads[size] if size < 126 else encode_head(opcode, size)
+            if not self._keys:
+                self._keys = list(_KEYS.iter_unpack(os.urandom(_KEYS_BYTES)))
+            (key,) = self._keys.pop()
+            frame = head + key + apply_mask(payload, key)
         self._piece, self._frames = frame, (frame,)
         if not self._wire.is_direct:
             return False
@@ -176,7 +186,7 @@ class OutgoingSide:
 
     def queue_close(self, code: int, reason: str) -> None:
         """Let a close frame go out, last of all; 1005 is said by saying nothing (RFC 6455, 7.4.1)."""
-        mask = os.urandom(4)
+        mask = os.urandom(4) if self._masks else None
         self.queue(encode_frame(CLOSE, b"", mask) if code == NO_CODE else encode_close(code, reason, mask))
 
     async def flush(self) -> None:
@@ -311,7 +321,10 @@ class OutgoingSide:
             self._piece = b"".join(self._controls)
             self._controls.clear()
         elif self._items and not self.close_queued:
-            self._encode_items()
+            if self._masks:
+                self._encode_items()
+            else:
+                self._encode_bare_items()
         else:
             return False
         return True
@@ -350,6 +363,37 @@ class OutgoingSide:
         del items[:count]
         self._frames = frames
         self._piece = frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def _encode_bare_items(self) -> None:
+        """Do the same for a server, whose large messages need no pieces: nothing is done to them."""
+        items, frames = self._items, list[bytes]()
+        room = _JOIN_BYTES if self._wire.is_direct else 0
+        for item in items:
+            if isinstance(item, Ping):
+                frame = encode_frame(PING, item.payload, None)
+            elif self.encode is not None:
+                frame = self.encode(item)
+            else:
+                frame = _bare_frame(item)
+            frames.append(frame)
+            room -= len(frame)
+            if room <= 0:
+                break
+        del items[: len(frames)]
+        self._frames = frames
+        self._piece = frames[0] if len(frames) == 1 else b"".join(frames)
+
+
+def _bare_frame(item: Message) -> bytes:
+    """Make the frame of a message as a server sends it."""
+    if isinstance(item, SharedText | SharedBytes):
+        return item.frame
+    if isinstance(item, str):
+        payload, opcode, heads = item.encode(), TEXT, BARE_TEXT_HEADS
+    else:
+        payload, opcode, heads = item, BINARY, BARE_BINARY_HEADS
+    size = len(payload)
+    return (heads[size] if size < 126 else encode_head(opcode, size, masked=False)) + payload
 
 
 @final

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import trio
 
-from trio_wsprim._seam import Link, Upgrade
-from trio_wsprim.transports._handshake import open_link
+from trio_wsprim._seam import Link, Reception, Upgrade
+from trio_wsprim.transports._handshake import accept_link, open_link
+
+if TYPE_CHECKING:
+    from trio_wsprim.transports._trio_websocket_core import TrioWebsocketCore
 
 
 @final
@@ -21,7 +25,15 @@ class TrioWebsocketTransport:
 
     async def connect(self, nursery: trio.Nursery, stream: trio.abc.Stream, upgrade: Upgrade) -> Link:
         """See `trio_wsprim.abc.Transport`."""
-        # Imported here: it takes some 35 ms, and the other transport does without it.
-        from trio_wsprim.transports._trio_websocket_core import TrioWebsocketCore
+        return await open_link(nursery, stream, upgrade, _make_core)
 
-        return await open_link(nursery, stream, upgrade, TrioWebsocketCore)
+    async def accept(self, nursery: trio.Nursery, stream: trio.abc.Stream, reception: Reception) -> Link:
+        """See `trio_wsprim.abc.ServerTransport`."""
+        return await accept_link(nursery, stream, reception, _make_core)
+
+
+def _make_core(queue: Callable[[bytes], None]) -> TrioWebsocketCore:
+    # Imported here: it takes some 35 ms, and the other transport does without it.
+    from trio_wsprim.transports._trio_websocket_core import TrioWebsocketCore
+
+    return TrioWebsocketCore(queue)

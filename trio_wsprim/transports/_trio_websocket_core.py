@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, cast, final
 
 import trio
-from trio_websocket import WebSocketConnection, wrap_client_stream
+from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from trio_wsprim._frames import PROTOCOL_ERROR
 from trio_wsprim._lane import OtherFrame
 from trio_wsprim._scopes import Bell
-from trio_wsprim._seam import Upgrade
+from trio_wsprim._seam import Reception, Upgrade
 from trio_wsprim._values import Message
 from trio_wsprim._wire import READ_BYTES
 from trio_wsprim.transports._answer import Answer
+from trio_wsprim.transports._asked import Asked
 from trio_wsprim.transports._handshake import HandshakeFault
 from trio_wsprim.transports._link import Breach
 from trio_wsprim.transports._outgoing import Encode
@@ -73,7 +75,7 @@ class TrioWebsocketCore:
 
     async def ask(self, nursery: trio.Nursery, upgrade: Upgrade) -> None:
         """See `HandshakeCore`."""
-        nursery.start_soon(self._open, nursery, upgrade)
+        nursery.start_soon(self._open, partial(self._connect, _Ward(nursery, self._contain), upgrade))
         await self._guard.wait_hungry()
         if self.over:
             raise HandshakeFault("the request cannot be put into HTTP") from self.failure
@@ -85,6 +87,15 @@ class TrioWebsocketCore:
         if self.over:
             raise HandshakeFault(f"the server's 101 is no WebSocket handshake: {self.failure}") from self.failure
 
+    async def welcome(self, nursery: trio.Nursery, asked: Asked, reception: Reception) -> None:
+        """See `ServerCore`."""
+        subprotocol = asked.subprotocol(reception.subprotocols)
+        self._guard.feed(asked.plain_head)
+        nursery.start_soon(self._open, partial(self._accept, _Ward(nursery, self._contain), subprotocol))
+        await self._settled.wait()
+        if self.over:
+            raise HandshakeFault(f"the request is no WebSocket handshake: {self.failure}") from self.failure
+
     @property
     def subprotocol(self) -> str | None:
         """What the server chose, once the handshake is done."""
@@ -93,25 +104,38 @@ class TrioWebsocketCore:
 
     # -------------------------------------------------------------------------------- its tasks
 
-    async def _open(self, nursery: trio.Nursery, upgrade: Upgrade) -> None:
+    async def _open(self, shake_hands: Callable[[], Awaitable[WebSocketConnection]]) -> None:
         """Have it do its handshake; never raises what it raises."""
         assert self._opening is not None, "it opens once"
         try:
             with self._opening:
-                self._connection = await wrap_client_stream(
-                    cast("trio.Nursery", _Ward(nursery, self._contain)),
-                    cast("trio.SocketStream", self._guard),  # any stream does, its own docs say
-                    upgrade.host,
-                    upgrade.resource,
-                    subprotocols=upgrade.subprotocols,
-                    extra_headers=[(n.encode(), v.encode()) for n, v in upgrade.headers],
-                    message_queue_size=_QUEUE_SIZE,
-                    max_message_size=sys.maxsize,  # ours counts bytes, and is checked before
-                    receive_buffer_size=READ_BYTES,
-                )
+                self._connection = await shake_hands()
         finally:
             self._opening = None  # with some hundred bytes
             self._settled.ring()
+
+    async def _connect(self, ward: _Ward, upgrade: Upgrade) -> WebSocketConnection:
+        return await wrap_client_stream(
+            cast("trio.Nursery", ward),
+            cast("trio.SocketStream", self._guard),  # any stream does, its own docs say
+            upgrade.host,
+            upgrade.resource,
+            subprotocols=upgrade.subprotocols,
+            extra_headers=[(n.encode(), v.encode()) for n, v in upgrade.headers],
+            message_queue_size=_QUEUE_SIZE,
+            max_message_size=sys.maxsize,  # ours counts bytes, and is checked before
+            receive_buffer_size=READ_BYTES,
+        )
+
+    async def _accept(self, ward: _Ward, subprotocol: str | None) -> WebSocketConnection:
+        request = await wrap_server_stream(
+            cast("trio.Nursery", ward),
+            self._guard,
+            message_queue_size=_QUEUE_SIZE,
+            max_message_size=sys.maxsize,
+            receive_buffer_size=READ_BYTES,
+        )
+        return await request.accept(subprotocol=subprotocol)
 
     async def _contain(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run its task until `stop`; what that raises stays inside."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 import trio
 
-from trio_wsprim._seam import Link, Upgrade
+from trio_wsprim._seam import Link, Reception, Upgrade
 from trio_wsprim._values import check_choice
-from trio_wsprim.transports._handshake import HandshakeCore, open_link
+from trio_wsprim.transports._handshake import accept_link, open_link
+
+if TYPE_CHECKING:
+    from trio_wsprim.transports._websockets_core import WebsocketsCore
 
 # 15 is the first whose sans-I/O layer is what it is today: `max_size` in bytes of what is decompressed, too, and
 # parsing that neither raises nor logs what a peer has sent.
@@ -45,7 +48,11 @@ class WebsocketsTransport:
         """See `trio_wsprim.abc.Transport`."""
         return await open_link(nursery, stream, upgrade, self._make_core)
 
-    def _make_core(self, queue: Callable[[bytes], None]) -> HandshakeCore:
+    async def accept(self, nursery: trio.Nursery, stream: trio.abc.Stream, reception: Reception) -> Link:
+        """See `trio_wsprim.abc.ServerTransport`."""
+        return await accept_link(nursery, stream, reception, self._make_core)
+
+    def _make_core(self, queue: Callable[[bytes], None]) -> WebsocketsCore:
         # Imported here, since the extra may be missing, and since it takes some 30 ms.
         from trio_wsprim.transports._websockets_core import WebsocketsCore
 

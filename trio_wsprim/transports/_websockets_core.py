@@ -18,19 +18,22 @@ from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN, Protocol, Side
+from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from trio_wsprim._frames import INVALID_DATA, TOO_BIG
 from trio_wsprim._lane import OtherFrame, with_slack
-from trio_wsprim._seam import Upgrade
+from trio_wsprim._seam import Reception, Upgrade
 from trio_wsprim._values import Message
 from trio_wsprim.transports._answer import Answer
+from trio_wsprim.transports._asked import Asked
 from trio_wsprim.transports._handshake import HandshakeFault
-from trio_wsprim.transports._inflate import InflatingDeflateFactory
+from trio_wsprim.transports._inflate import InflatingClientFactory, InflatingServerFactory
 from trio_wsprim.transports._link import Breach
 from trio_wsprim.transports._outgoing import Encode
 
+_SWITCHING: Final = 101
 # Only `ClientProtocol.connect()` would look at it; the request is made here, since it knows no further headers.
 _NOWHERE: Final = parse_uri("ws://localhost/")
 # Its debug log tells the headers of the request, `Authorization` too, and its error log what raises here anyway.
@@ -46,10 +49,21 @@ class WebsocketsCore:
         compresses: Whether to ask for compression.
     """
 
-    __slots__ = ("_fragments", "_limit", "_protocol", "_queue", "compresses", "encode", "is_compressed", "subprotocol")
+    __slots__ = (
+        "_fragments",
+        "_limit",
+        "_protocol",
+        "_queue",
+        "_side",
+        "compresses",
+        "encode",
+        "is_compressed",
+        "subprotocol",
+    )
 
     def __init__(self, queue: Callable[[bytes], None], *, compresses: bool = False) -> None:
         self._queue = queue
+        self._side = Side.CLIENT
         self._protocol: Protocol | None = None
         self._limit: int | None = None
         self._fragments: _Fragments | None = None
@@ -65,7 +79,7 @@ class WebsocketsCore:
         self._limit = upgrade.max_message_bytes
         protocol = ClientProtocol(
             _NOWHERE,
-            extensions=[InflatingDeflateFactory()] if self.compresses else None,
+            extensions=[InflatingClientFactory()] if self.compresses else None,
             subprotocols=cast("Sequence[Subprotocol]", upgrade.subprotocols) or None,
             # Beyond this it stops inflating. Exactly counted are what the lane sees, and what comes out here.
             max_size=with_slack(upgrade.max_message_bytes),
@@ -89,6 +103,32 @@ class WebsocketsCore:
             raise HandshakeFault(f"the server's 101 is no WebSocket handshake: {_fault(error)}") from error
         protocol.events_received()
         self.subprotocol = protocol.subprotocol
+        self._open(protocol)
+
+    async def welcome(self, nursery: trio.Nursery, asked: Asked, reception: Reception) -> None:
+        """See `ServerCore`."""
+        self._side = Side.SERVER
+        self._limit = limit = reception.max_message_bytes
+        self.subprotocol = asked.subprotocol(reception.subprotocols)
+        protocol = ServerProtocol(
+            extensions=[InflatingServerFactory()] if self.compresses else None,
+            max_size=with_slack(limit),
+            logger=_SILENT,
+        )
+        protocol.receive_data(asked.plain_head)
+        requests = cast("Sequence[Request]", protocol.events_received())
+        answer = protocol.accept(requests[0]) if requests else None
+        if answer is None or answer.status_code != _SWITCHING:
+            error = protocol.handshake_exc
+            raise HandshakeFault(f"the request is no WebSocket handshake: {_fault(error)}") from error
+        if self.subprotocol is not None:
+            answer.headers["Sec-WebSocket-Protocol"] = self.subprotocol
+        protocol.send_response(answer)
+        self._queue(b"".join(protocol.data_to_send()))
+        self._open(protocol)
+
+    def _open(self, protocol: ClientProtocol | ServerProtocol) -> None:
+        self._protocol = protocol
         self.is_compressed = bool(protocol.extensions)
         if self.is_compressed:
             self.encode = self._encode
@@ -103,7 +143,7 @@ class WebsocketsCore:
     async def judge(self, frame: OtherFrame) -> Message | None:
         """See `Core`. Never waits."""
         if self._protocol is None:
-            self._protocol = Protocol(Side.CLIENT, state=OPEN, max_size=None, logger=_SILENT)
+            self._protocol = Protocol(self._side, state=OPEN, max_size=None, logger=_SILENT)
         protocol = self._protocol
         protocol.receive_data(frame.raw)
         if protocol.close_sent is not None:
@@ -169,8 +209,8 @@ class _Fragments:
         return "".join(cast("list[str]", self._parts))
 
 
-def _fault(error: Exception) -> str:
-    """Say what it found wrong, in words that quote nothing of the server, as its own do."""
+def _fault(error: Exception | None) -> str:
+    """Say what it found wrong, in words that quote nothing of the peer, as its own do."""
     if isinstance(error, InvalidHeader):
         return f"its {error.name} is missing or wrong"
     return "it chose an extension that was not offered, or not so"
