@@ -167,7 +167,7 @@ class Server:
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Accept and serve until `aclose`. In a nursery of its own, so that who closes the server is not cancelled."""
-        async with trio.open_nursery(strict_exception_groups=False) as self._nursery:
+        async with peeled_nursery() as self._nursery:
             for listener in self._listeners:
                 self._nursery.start_soon(self._accept, listener)
             task_status.started()

@@ -1,0 +1,18 @@
+"""The same here."""
+
+import trio
+
+from trio_wsprim import ServerWebSocket, serve_ws
+
+
+async def echo(ws: ServerWebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+async def main(port: int = 5000) -> None:
+    await serve_ws(echo, port=port)
+
+
+if __name__ == "__main__":
+    trio.run(main)
