@@ -1,6 +1,7 @@
-"""The tables of `docs/performance.md`, drawn from the record of a run.
+"""The tables and charts of `docs/performance.md`, drawn from the record of a run.
 
-`python -m benchmarks._speed_page` draws them anew from `benchmarks/results/speed.json`, which is what `--json` wrote.
+`python -m benchmarks._speed_page` draws them anew from `benchmarks/results/speed.json`, which is what `--json` wrote; the
+charts only where matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks._speed_charts import draw_all
 from benchmarks._speed_contenders import CONTENDERS
 from benchmarks._speed_figures import Book
 from benchmarks._speed_verdicts import Verdict, judge
@@ -19,6 +22,7 @@ from benchmarks._speed_words import Sample
 _ROOT: Final = Path(__file__).resolve().parent.parent
 RECORD: Final = _ROOT / "benchmarks" / "results" / "speed.json"
 PAGE: Final = _ROOT / "docs" / "performance.md"
+CHARTS: Final = _ROOT / "docs" / "charts"
 _TITLES: Final[Mapping[str, str]] = {each.name: each.title for each in CONTENDERS}
 _SHOWN: Final = ("rtt", "pipe", "burst", "flood", "flood-1k", "big-256k", "big-4m")
 _METRICS: Final[Mapping[str, str]] = {
@@ -97,9 +101,11 @@ def fill(page: str, tables: Mapping[str, str]) -> str:
 
 
 def main() -> int:
-    """Draw the tables into the page."""
-    tables = draw(json.loads(RECORD.read_text(encoding="utf-8")))
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    """Draw the tables into the page, and the charts beside it."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), draw(record)), encoding="utf-8")
+    if find_spec("matplotlib") is not None:
+        draw_all(Book([Sample(**each) for each in record["samples"]]), CHARTS)
     return 0
 
 

@@ -1,12 +1,15 @@
 """How Sphinx builds these pages; `python -m tests.gate docs` does, warnings as errors."""
 
 import inspect
+from collections.abc import Sequence
 from importlib.metadata import version as installed_version
 from types import ModuleType
 
 from sphinx.application import Sphinx
 
 import trio_wsprim
+import trio_wsprim.abc
+import trio_wsprim.testing
 
 project = "trio_wsprim"
 author = "The trio_wsprim authors"
@@ -18,7 +21,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = project
 # Fragments of the changelog are not pages of their own.
-exclude_patterns = ["_build", "changes"]
+exclude_patterns = ["_build", "changes", "examples"]
 
 # Lets a page link to `#a-heading` of another.
 myst_heading_anchors = 3
@@ -37,11 +40,15 @@ def directive_for(public: object) -> str:
     return "autofunction" if inspect.isroutine(public) else "autodata"
 
 
-def reference_to(module: ModuleType, directive: str) -> str:
-    """Write out one `directive` for each public name of `module` that it fits."""
+DIRECTIVES = ("autofunction", "autoclass", "autoexception", "autodata")
+
+
+def reference_to(module: ModuleType, directives: Sequence[str]) -> str:
+    """Write out one entry for each public name of `module` that one of the directives fits."""
     names: list[str] = module.__all__
     entries = [
         f".. {directive}:: {module.__name__}.{name}\n"
+        for directive in directives
         for name in names
         if directive_for(getattr(module, name)) == directive
     ]
@@ -49,14 +56,16 @@ def reference_to(module: ModuleType, directive: str) -> str:
 
 
 def fill_in_reference(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Put the public names where `reference.md` says `<!-- autofunction -->` and the like.
+    """Put the public names where `reference.md` says `<!-- autofunction -->` or `<!-- trio_wsprim.abc -->`.
 
     Taken from `__all__` rather than listed, so that no public name can be forgotten.
     """
     if page != "reference":
         return
-    for directive in ("autofunction", "autoclass", "autoexception", "autodata"):
-        source[0] = source[0].replace(f"<!-- {directive} -->", reference_to(trio_wsprim, directive))
+    for directive in DIRECTIVES:
+        source[0] = source[0].replace(f"<!-- {directive} -->", reference_to(trio_wsprim, [directive]))
+    for module in (trio_wsprim.abc, trio_wsprim.testing):
+        source[0] = source[0].replace(f"<!-- {module.__name__} -->", reference_to(module, DIRECTIVES))
 
 
 def setup(app: Sphinx) -> None:

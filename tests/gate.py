@@ -1,6 +1,6 @@
 """The gate: every check that a change must pass, one after the other.
 
-Run `python -m tests.gate` for all of them, `--fast` to leave out tests and docs,
+Run `python -m tests.gate` for all of them, `--fast` to leave out tests, docs and package,
 or name steps: `python -m tests.gate lint mypy`.
 """
 
@@ -83,6 +83,7 @@ def all_steps(scratch: Path) -> Sequence[Step]:
         Step(name="changes", commands=[draft]),
         Step(name="tests", commands=[tests, python_module("coverage", "report")], is_fast=False),
         Step(name="docs", commands=[build_docs(scratch)], is_fast=False),
+        Step(name="package", commands=[python_module("tests.package")], is_fast=False),
     )
 
 
@@ -104,7 +105,7 @@ def chosen_steps(steps: Sequence[Step], arguments: Sequence[str] | None) -> Sequ
     names = [step.name for step in steps]
     parser = argparse.ArgumentParser(prog="python -m tests.gate", description=__doc__)
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(names)}")
-    parser.add_argument("--fast", action="store_true", help="leave out tests and docs")
+    parser.add_argument("--fast", action="store_true", help="leave out tests, docs and package")
     options = parser.parse_args(arguments)
     for name in options.steps:
         if name not in names:

@@ -6,12 +6,13 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 import pytest
 
 import trio_wsprim
 from tests.test_examples import load_file
-from trio_wsprim import ReconnectingWebSocket, Signal, WebSocket
+from trio_wsprim import ReadyState, ReconnectingWebSocket, Signal, WebSocket
 from trio_wsprim.abc import Link, Session, Transport
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -25,6 +26,35 @@ def test_the_state_diagram_is_the_one_that_the_table_draws() -> None:
     drawn = load_file(ROOT / "docs" / "state_diagram.py").draw()
 
     assert f"<!-- state diagram -->\n```text\n{drawn}\n```" in DESIGN
+
+
+def test_the_pictures_are_those_that_the_code_draws() -> None:
+    pictures = load_file(ROOT / "docs" / "draw_pictures.py")
+
+    states = (pictures.PICTURES / "states.svg").read_text(encoding="utf-8")
+    assert states == pictures.draw_states(pictures.moves())
+    assert (pictures.PICTURES / "backoff.svg").read_text(encoding="utf-8") == pictures.draw_backoff()
+
+
+def test_the_timeline_shows_each_fault_dial_and_heal() -> None:
+    pictures = load_file(ROOT / "docs" / "draw_pictures.py")
+    moments = [
+        pictures.Moment(0.0, "CONNECTING", "dial 1 to ws://localhost/"),
+        pictures.Moment(0.1, "OPEN", "by dial 1"),
+        pictures.Moment(1.0, "FAULT", "a < b & c"),
+        pictures.Moment(1.1, "CLOSED", "lost"),
+        pictures.Moment(2.0, "CONNECTING", "dial 1 to ws://localhost/"),
+        pictures.Moment(2.1, "OPEN", "by dial 1"),
+        pictures.Moment(2.2, "healed", "after 1200 ms"),
+        pictures.Moment(3.0, "CLOSED", "cleanly"),
+    ]
+
+    root = ElementTree.fromstring(pictures.draw_timeline(moments))
+    names = [element.tag.rpartition("}")[2] for element in root.iter()]
+    assert "a < b & c" in [element.text for element in root.iter()]
+    assert names.count("circle") == 1
+    assert names.count("rect") == 6 + len(ReadyState)  # a bar for each state that it was in, and the legend
+    assert names.count("line") == 1 + 2 + 1  # the fault, the dials, the axis
 
 
 def test_every_module_has_its_floor_in_the_design_as_in_the_contract() -> None:

@@ -18,7 +18,7 @@ from benchmarks._speed_cores import Bystanders, share_out
 from benchmarks._speed_crowd import idle, resident_kib, storm
 from benchmarks._speed_exchange import measure, play
 from benchmarks._speed_figures import Book, Spread, spread
-from benchmarks._speed_page import PAGE, draw, fill
+from benchmarks._speed_page import PAGE, RECORD, draw, fill
 from benchmarks._speed_report import as_text
 from benchmarks._speed_rounds import Findings, Plan
 from benchmarks._speed_server import CannotBuild, Server, build, running_server
@@ -471,3 +471,9 @@ def test_the_page_has_a_place_for_every_table() -> None:
 def test_a_page_without_a_place_for_a_table_is_refused() -> None:
     with pytest.raises(ValueError, match="no place for 'rates'"):
         fill("<!-- rates -->\nwithout an end", {"rates": "|"})
+
+
+def test_the_page_shows_what_the_record_says() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert page == fill(page, draw(json.loads(RECORD.read_text(encoding="utf-8"))))

@@ -32,10 +32,10 @@ class Variable(Generic[T]):
         # Both are made when somebody first waits.
         self._changed: trio.lowlevel.ParkingLot | None = None
         self._waiters: set[_Waiter[T]] | tuple[()] = ()
-        self.value = value
-        self.version = 0
-        self.is_ended = False
-        self.signal = Signal(self)
+        self.value: T = value
+        self.version: int = 0
+        self.is_ended: bool = False
+        self.signal: Signal[T] = Signal(self)
 
     def set(self, value: T) -> None:
         """Change the value, and wake whom that concerns; setting an equal value counts as a change too."""
