@@ -24,6 +24,8 @@ OPENERS: Final = (
     trio_wsprim.make_ws,
     trio_wsprim.create_reconnecting_ws,
     trio_wsprim.make_reconnecting_ws,
+    trio_wsprim.create_ws_server,
+    trio_wsprim.serve_ws,
     sockets.opened,
     sockets.reopening,
 )
@@ -55,4 +57,5 @@ def _default_transport(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if name is not None:
             patch.setattr("trio_wsprim._attempt.default_transport", TRANSPORTS[name])
+            patch.setattr("trio_wsprim._server.default_transport", TRANSPORTS[name])
         yield

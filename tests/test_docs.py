@@ -12,8 +12,8 @@ import pytest
 
 import trio_wsprim
 from tests.test_examples import load_file
-from trio_wsprim import ReadyState, ReconnectingWebSocket, Signal, WebSocket
-from trio_wsprim.abc import Link, Session, Transport
+from trio_wsprim import ReadyState, ReconnectingWebSocket, Server, ServerWebSocket, Signal, WebSocket
+from trio_wsprim.abc import Link, ServerTransport, Session, Transport
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DESIGN: Final = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
@@ -81,13 +81,14 @@ def async_members(kind: type[Any]) -> Iterator[str]:
 
 
 def async_calls() -> Iterator[str]:
-    for socket in (WebSocket, ReconnectingWebSocket):
+    for socket in (WebSocket, ReconnectingWebSocket, ServerWebSocket):
         yield from async_members(socket)
     yield from async_members(Signal)
     yield "values().__anext__"
-    for seam in (Session, Link, Transport):
+    for seam in (Session, Link, Transport, ServerTransport, Server):
         yield from (f"{seam.__name__}.{name}" for name in async_members(seam))
     yield from ("create_ws", "create_reconnecting_ws", "make_ws", "make_reconnecting_ws", "subscribe", "events")
+    yield from ("create_ws_server", "serve_ws")
 
 
 @pytest.mark.parametrize("call", sorted(set(async_calls())))
@@ -103,6 +104,10 @@ def test_no_row_is_about_a_call_that_there_is_not() -> None:
 
 
 def test_every_opener_that_is_public_has_a_row() -> None:
-    openers = {name for name in trio_wsprim.__all__ if re.fullmatch(r"(make|create)(_reconnecting)?_ws", name)}
+    openers = {
+        name
+        for name in trio_wsprim.__all__
+        if re.fullmatch(r"(make|create)(_reconnecting)?_ws|create_ws_server|serve_ws", name)
+    }
 
     assert openers <= {name for name, _ in ROW.findall(CANCELLATION)}

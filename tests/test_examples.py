@@ -13,15 +13,16 @@ from typing import Final
 import pytest
 import trio
 
-from trio_wsprim.testing import Peer, peer_over
+import trio_wsprim
+from trio_wsprim.testing import peer_over
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = ROOT / "README.md"
 EXAMPLES: Final = ROOT / "docs" / "examples"
-PAGES: Final = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES: Final = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 PYTHON_BLOCK: Final = re.compile(r"(?:<!-- (?P<file>\S+) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
 
-# What each example prints. The echo server has a test of its own.
+# What each example prints that is a client.
 OUTPUTS: Final = {
     "first": "hello\n",
     "make_ws": "it works\n",
@@ -34,9 +35,18 @@ OUTPUTS: Final = {
         "MessageEvent(data='it works')\nCloseEvent(code=1000, reason='', clean=True, error=None, unconfirmed=None)\n"
     ),
     "message": "open\nmessage: it works\nlast message: it works\n",
-    "ping_pong": "pong 1\n",
+    "ping_pong_client": "pong 1\nExpecting value: line 1 column 1 (char 0)\n",
     "confirm": "arrived, after 1 connection\n",
     "log_in": "server says: subscribe: weather\nhello\n",
+}
+
+# What each server among them prints together with the first example, which says hello to it. Those that
+# need more (`chat`, `fanout_redis`) are tested in `tests/peers`, with what they need.
+SERVERS: Final = {
+    "echo_server": "echoing on ws://localhost:{port}; Ctrl-C ends it\nhello\n",
+    "ping_pong": (
+        'ping-pong on ws://localhost:{port}; Ctrl-C ends it\n{{"error": "Expecting value: line 1 column 1 (char 0)"}}\n'
+    ),
 }
 
 
@@ -44,21 +54,15 @@ async def echo(stream: trio.SocketStream) -> None:
     await peer_over(stream).serve_echo()
 
 
-async def answer_ping(stream: trio.SocketStream) -> None:
-    """The origin's ping-pong server."""
-    peer: Peer = peer_over(stream)
-    await peer.accept()
-    question = await peer.receive()
-    await peer.send(str(question).replace('"ping"', '"pong"'))
-    await peer.serve_echo()
-
-
 @asynccontextmanager
 async def serving(name: str) -> AsyncGenerator[str]:
-    handler = answer_ping if name == "ping_pong" else echo
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, handler, 0)
-        yield f"ws://localhost:{listeners[0].socket.getsockname()[1]}"
+        if name == "ping_pong_client":
+            server = await nursery.start(trio_wsprim.serve_ws, load("ping_pong").ping_pong)
+            yield f"ws://localhost:{server.port}"
+        else:
+            listeners = await nursery.start(trio.serve_tcp, echo, 0)
+            yield f"ws://localhost:{listeners[0].socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 
 
@@ -85,21 +89,24 @@ async def test_an_example_runs_and_prints_what_it_should(name: str, capsys: pyte
 
 
 def test_no_example_is_forgotten() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*OUTPUTS, "echo_server"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*OUTPUTS, *SERVERS, "fanout_redis"}
 
 
-async def test_an_example_runs_against_the_echo_server_of_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", SERVERS)
+async def test_an_example_runs_against_the_servers_of_the_examples(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(load("echo_server").main, port)
+            nursery.start_soon(load(name).main, port)
             await load("first").main(f"ws://localhost:{port}")  # which tries again until the server is there
             nursery.cancel_scope.cancel()
 
-    assert capsys.readouterr().out == f"echoing on ws://localhost:{port}; Ctrl-C ends it\nhello\n"
+    assert capsys.readouterr().out == SERVERS[name].format(port=port)
 
 
 def code_blocks() -> Iterator[tuple[Path, str | None, str]]:

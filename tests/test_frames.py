@@ -3,6 +3,8 @@
 import pytest
 
 from trio_wsprim._frames import (
+    BARE_BINARY_HEADS,
+    BARE_TEXT_HEADS,
     BINARY,
     CLOSE,
     PING,
@@ -50,6 +52,11 @@ def test_a_client_masks_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(("opcode", "heads"), [(TEXT, SMALL_TEXT_HEADS), (BINARY, SMALL_BINARY_HEADS)])
 def test_the_heads_made_beforehand_are_those_of_all_small_sizes(opcode: int, heads: tuple[bytes, ...]) -> None:
     assert list(heads) == [encode_head(opcode, size) for size in range(126)]
+
+
+@pytest.mark.parametrize(("opcode", "heads"), [(TEXT, BARE_TEXT_HEADS), (BINARY, BARE_BINARY_HEADS)])
+def test_those_of_a_server_are_made_beforehand_too(opcode: int, heads: tuple[bytes, ...]) -> None:
+    assert list(heads) == [encode_head(opcode, size, masked=False) for size in range(126)]
 
 
 @pytest.mark.parametrize("opcode", [PING, PONG])

@@ -95,7 +95,7 @@ class ScriptedWire:
 
 
 async def read_frames(data: bytes | bytearray) -> tuple[list[Frame], bytes]:
-    """Read what a client wrote as its server would: whole frames, and what is left of one that was torn."""
+    """Read what was written as who reads it would: whole frames, and what is left of one that was torn."""
     near, far = memory_stream_pair(len(data) + 1)
     peer = Peer(far)
     if data:
@@ -113,6 +113,6 @@ def is_item(frame: Frame) -> bool:
 
 
 def wire_size(frame: Frame) -> int:
-    """How many bytes a client's frame took on the network."""
+    """How many bytes a frame took on the network."""
     size = len(frame.payload)
-    return 6 + size + (0 if size < 126 else 2 if size < 2**16 else 8)
+    return (6 if frame.masked else 2) + size + (0 if size < 126 else 2 if size < 2**16 else 8)

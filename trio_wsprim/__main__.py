@@ -2,80 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import sys
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Final
 
-from trio_wsprim._demo import MAX_SPEED, Resend, run_demo
+from trio_wsprim._cli._arguments import ConnectOrder, Order, Resend, ServeOrder, complain, read_arguments
 
 _FAILED: Final = 1
+_USAGE: Final = 2
 # What a shell reports for a program that a signal ended: 128 and the signal's number.
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 
-_EXAMPLES: Final = """\
-examples:
-  python -m trio_wsprim demo              colour and a live line, if the terminal and `rich` are there
-  python -m trio_wsprim demo --plain      plain lines
-  python -m trio_wsprim demo --seed 7     the same waits each time
-  python -m trio_wsprim demo --resend unconfirmed
-                                          lose nothing: what is not proved to have arrived is sent again
-  python -m trio_wsprim demo | tee log    plain lines too: a pipe gets no control codes
-"""
-_DEMO: Final = """\
-Starts an echo server on loopback, opens a reconnecting socket with a heartbeat to it, and sends numbered messages.
-Then the server resets the connection, falls silent, goes down for a while, and answers 503 with Retry-After. Ends by
-itself after some 12 seconds, with a table of what was noticed, healed and lost; exits with 1 if a check failed.
 
-Usually what was handed to the network is not sent again, so nothing comes twice; what may be lost is told. With
-`--resend unconfirmed`, it is sent again until a pong proves that it arrived: nothing is lost, and some may come twice.
-"""
+def run_demo(*, plain: bool, seed: int, speed: float, resend: Resend) -> bool:
+    """Run the demo, and tell whether all held that must hold."""
+    # Each command is imported only where it is wanted: the demo alone brings the testing kit.
+    from trio_wsprim._demo import run_demo as run
 
-
-def _speed(text: str) -> float:
-    """Read `--speed`."""
-    speed = float(text)
-    if not 0.9 <= speed <= MAX_SPEED:
-        raise argparse.ArgumentTypeError(f"must be from 0.9 to {MAX_SPEED:g}, got {text}")
-    return speed
-
-
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m trio_wsprim",
-        description="WebSockets for trio that stay up.",
-        epilog=_EXAMPLES,
-        formatter_class=raw,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="show a socket that survives four kinds of faults, in some 12 seconds",
-        description=_DEMO,
-        epilog=_EXAMPLES,
-        formatter_class=raw,
-    )
-    demo.add_argument("--plain", action="store_true", help="plain lines, without colour and live line")
-    demo.add_argument("--seed", type=int, help="draw the waits from this seed (default: another one each time)")
-    demo.add_argument(
-        "--resend",
-        choices=get_args(Resend),
-        default="unsent",
-        help="what goes out again on the next connection: what was not handed to the network (the default), "
-        "or also what is not proved to have arrived",
-    )
-    demo.add_argument(
-        "--speed",
-        type=_speed,
-        default=1.0,
-        metavar="X",
-        help=f"go X times as fast, 0.9 to {MAX_SPEED:g} (default: 1); Retry-After stays whole seconds",
-    )
-    return parser
+    return run(plain=plain, seed=seed, speed=speed, resend=resend)
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -87,11 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     Returns:
         The exit code; `None` for success.
     """
-    options = _parser().parse_args(argv)
-    seed: int = random.randrange(1000) if options.seed is None else options.seed
-    held, code = False, _FAILED
+    from trio_wsprim._cli._contexts import BadFile
+    from trio_wsprim._cli._pipes import fill_standard_descriptors
+
+    order = read_arguments(argv)
+    fill_standard_descriptors()
+    code = _FAILED
     try:
-        held = run_demo(plain=options.plain, seed=seed, speed=options.speed, resend=options.resend)
+        code = _run(order)
+    except* BadFile as group:
+        complain(str(group.exceptions[0]))
+        code = _USAGE
     except* KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = _INTERRUPTED
@@ -99,7 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         # Who read us has gone, as `head` does. The interpreter must not try to flush once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _BROKEN_PIPE
-    return None if held else code
+    return code or None
+
+
+def _run(order: Order) -> int:
+    if isinstance(order, ConnectOrder):
+        from trio_wsprim._cli._connect import run_connect
+
+        return run_connect(order)
+    if isinstance(order, ServeOrder):
+        from trio_wsprim._cli._serve import run_serve
+
+        return run_serve(order)
+    seed = random.randrange(1000) if order.seed is None else order.seed
+    held = run_demo(plain=order.plain, seed=seed, speed=order.speed, resend=order.resend)
+    return 0 if held else _FAILED
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ async def accept_forever(
                 stream = await listener.accept()
             except trio.ClosedResourceError:
                 return
+            except ConnectionAbortedError:
+                continue  # a client that has gone again by itself, as anybody can; others wait
             except OSError as error:
                 log.tell(logging.ERROR, "cannot accept connections: %s; trying again in %g s", error, wait)
                 await trio.sleep(wait)

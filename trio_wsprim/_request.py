@@ -12,7 +12,7 @@ from trio_wsprim._urls import Headers, check_headers
 from trio_wsprim._values import check_count
 
 # Host and port, as `Host` and `Origin` say them; brackets around IPv6.
-_PLACE: Final = re.compile(r"(\[[0-9a-f:.%]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
+_PLACE: Final = re.compile(r"(\[[0-9a-f:.%]+\]|[^\s:/?#@\[\]\\]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -46,7 +46,10 @@ class Request:
     @property
     def shown_remote(self) -> str:
         """The address, for logs."""
-        return "nowhere" if self.remote is None else f"{self.remote[0]}:{self.remote[1]}"
+        if self.remote is None:
+            return "nowhere"
+        host, port = self.remote
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def query(self) -> Mapping[str, tuple[str, ...]]:
@@ -86,6 +89,8 @@ class Rejection:
         body = cast("object", self.body)
         if not isinstance(body, bytes):
             raise TypeError(f"body must be bytes, got {type(body).__name__}")
+        if body and self.status == 304:
+            raise ValueError("a 304 has no body (RFC 9110, 15.4.5), got one")
         object.__setattr__(self, "headers", check_headers(self.headers))
 
 

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from typing import Final, TypeAlias, Unpack, cast, final
 
 import trio
 
 from trio_wsprim._errors import ConnectionClosed
 from trio_wsprim._frames import share
-from trio_wsprim._life import Farewell
 from trio_wsprim._listening import accept_forever, find_place, find_remote
 from trio_wsprim._options import as_message
 from trio_wsprim._request import Rejection, Request, is_same_origin
 from trio_wsprim._room import Room, message_size
-from trio_wsprim._scopes import Bell, peeled_nursery, serving
+from trio_wsprim._scopes import peeled_nursery, serving
 from trio_wsprim._seam import Link, Reception, Refused
 from trio_wsprim._server_options import Listener, ServerOptions, ServerSettings, read_server_settings
 from trio_wsprim._throttle import ThrottledLog
@@ -61,8 +61,13 @@ class Server:
         # Everybody who is here, and those of them who have got a place.
         self._visitors: set[ServerWebSocket] = set()
         self._seated: set[ServerWebSocket] = set()
-        self._left = Bell()
+        # When those who are still here are cut off, once we close.
+        self._deadline = inf
         self._closed = trio.Event()
+        # Whose broadcast it is: one that gives way in the middle must not be overtaken.
+        self._turns = trio.StrictFIFOLock()
+        # Two, so that strangers who are turned away by the thousand cannot keep a handler's error out of the log.
+        self._door_log = ThrottledLog(_log)
         self._log = ThrottledLog(_log)
 
     def __repr__(self) -> str:
@@ -97,6 +102,8 @@ class Server:
     ) -> frozenset[ServerWebSocket]:
         """Put one message into the outbox of many connections, without waiting for any; its frame is made once.
 
+        Broadcasts of several tasks reach every client in the order in which they were called.
+
         Where an outbox is full, its policy decides; in place of waiting and of raising, the message is dropped for that
         client, with a `DropEvent` on its socket.
 
@@ -117,20 +124,23 @@ class Server:
         checked = as_message(message)
         size = message_size(checked)
         Room(self._settings.socket.outbox).check_size(size)
-        await trio.lowlevel.checkpoint()
+        connections = tuple(self._seated if to is None else to)
         shared = share(checked)
         full: list[ServerWebSocket] = []
-        for number, ws in enumerate(tuple(self._seated if to is None else to), 1):
-            if ws.state.value is ReadyState.OPEN and not ws._outbox.offer(shared, size):
-                full.append(ws)
-            if number % _CLIENTS_PER_SCHEDULE_POINT == 0:
-                await trio.lowlevel.checkpoint()
+        async with self._turns:
+            for number, ws in enumerate(connections, 1):
+                if ws.state.value is ReadyState.OPEN and not ws._outbox.offer(shared, size):
+                    full.append(ws)
+                if number % _CLIENTS_PER_SCHEDULE_POINT == 0:
+                    await trio.lowlevel.checkpoint()
         return frozenset(full)
 
     # -------------------------------------------------------------------------------- closing
 
     async def aclose(self, grace: float = _GRACE) -> None:
         """Stop accepting, close all with 1001, and wait for outboxes to drain and for handlers to end.
+
+        Called by a handler it does not wait, or that would wait for itself.
 
         Args:
             grace: Seconds for that. After it, connections are aborted, and handlers cancelled.
@@ -141,64 +151,76 @@ class Server:
         Cancellation: always closes; at once, and without waiting.
         """
         check_seconds("grace", grace)
-        deadline = trio.current_time() + grace
+        assert self._nursery is not None, "it runs before anybody is given it"
+        self._say_goodbye(trio.current_time() + grace)
         try:
-            self._accepting.cancel()
-            for ws in self._visitors:
-                ws._supervisor.say_goodbye(Farewell(_GOING_AWAY, "", deadline, drain=True))
-            with trio.move_on_at(deadline):
-                await self._wait_empty()
-        finally:
-            if self._nursery is not None:
-                self._nursery.cancel_scope.cancel()
-        await self._wait_empty()
-        self._closed.set()
+            if _is_within(self._nursery):
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._closed.wait()
+        except BaseException:
+            self._nursery.cancel_scope.cancel()
+            raise
 
-    async def _wait_empty(self) -> None:
-        await trio.lowlevel.checkpoint()
-        while self._visitors:
-            await self._left.wait()
+    def _say_goodbye(self, deadline: float) -> None:
+        """Begin to close; of several deadlines the earliest counts."""
+        assert self._nursery is not None
+        self._accepting.cancel()
+        self._deadline = min(self._deadline, deadline)
+        self._nursery.cancel_scope.deadline = self._deadline
+        for ws in self._visitors:
+            ws._say_goodbye(_GOING_AWAY, self._deadline)
 
     async def wait_closed(self) -> None:
-        """Wait until `aclose` is through. Cancellation: atomic."""
+        """Wait until it accepts nobody any more, all connections have ended, and so have their handlers.
+
+        Cancellation: atomic.
+        """
         await self._closed.wait()
 
     # -------------------------------------------------------------------------------- accepting
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Accept and serve until `aclose`. In a nursery of its own, so that who closes the server is not cancelled."""
-        async with peeled_nursery() as self._nursery:
-            for listener in self._listeners:
-                self._nursery.start_soon(self._accept, listener)
-            task_status.started()
+        try:
+            async with peeled_nursery() as self._nursery:
+                task_status.started()
+                await self._accept()
+        finally:
+            self._closed.set()
 
-    async def _accept(self, listener: Listener) -> None:
+    async def _accept(self) -> None:
         with self._accepting:
-            await accept_forever(listener, self._take, self._log)
+            async with peeled_nursery() as nursery:
+                for listener in self._listeners:
+                    nursery.start_soon(accept_forever, listener, self._take, self._door_log)
 
     async def _take(self, stream: trio.abc.Stream) -> None:
         """Have a task of its own serve a client, unless there are too many at the door already."""
+        assert self._nursery is not None
         most = self._settings.max_connections
-        if self._nursery is None or (most is not None and len(self._visitors) >= most + _DOORSTEP):
-            self._log.tell(logging.WARNING, "more than %s clients: hung up on one", len(self._visitors))
-            await trio.aclose_forcefully(stream)
+        if most is not None and len(self._visitors) >= most + _DOORSTEP:
+            self._door_log.tell(logging.WARNING, "more than %s clients: hung up on one", len(self._visitors))
+            await _hang_up(stream)
+        elif self._accepting.cancel_called:  # in the very moment in which it came
+            await _hang_up(stream)
         else:
-            self._nursery.start_soon(self._serve, stream)
+            ws = ServerWebSocket(self._settings.socket, partial(self._welcome, stream))
+            self._visitors.add(ws)
+            self._nursery.start_soon(self._serve, ws, stream)
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    async def _serve(self, ws: ServerWebSocket, stream: trio.abc.Stream) -> None:
         """Serve one client; nothing that goes wrong with it concerns any other."""
-        ws = ServerWebSocket(self._settings.socket, partial(self._welcome, stream))
-        self._visitors.add(ws)
         try:
             await self._host(ws)
         except Refused as refusal:
-            self._log.tell(logging.INFO, "%s: no connection: %s", ws.shown, refusal)
+            self._door_log.tell(logging.INFO, "%s: no connection: %s", ws._shown, refusal)
         except Exception as error:  # noqa: BLE001 - of `authorize`, and whatever nobody has thought of
-            self._log.tell(logging.ERROR, "%s: no connection", ws.shown, error=error)
+            self._log.tell(logging.ERROR, "%s: no connection", ws._shown, error=error)
         finally:
             self._visitors.discard(ws)
             self._seated.discard(ws)
-            self._left.ring()
+            await _hang_up(stream)  # if we were to close before its handshake began, nobody has
 
     # -------------------------------------------------------------------------------- the handshake
 
@@ -230,15 +252,25 @@ class Server:
     async def _judge(self, ws: ServerWebSocket, request: Request) -> Rejection | None:
         """Decide whether a client is let in; it has a place from then on."""
         settings = self._settings
-        ws.introduce(request, "ws" if settings.ssl_context is None else "wss")
+        ws._introduce(request, "ws" if settings.ssl_context is None else "wss")
         if not self._is_welcome(request):
             return Rejection(403, (), b"this origin may not connect\n")
         if settings.max_connections is not None and len(self._seated) >= settings.max_connections:
             return Rejection(503, {"Retry-After": _RETRY_AFTER}, b"too many connections\n")
-        self._seated.add(ws)
-        if settings.authorize is None:
+        is_in = False
+        self._seated.add(ws)  # before it is asked about, or many could be, for one place
+        try:
+            rejection = await self._authorize(request)
+            is_in = rejection is None
+        finally:
+            if not is_in:
+                self._seated.discard(ws)
+        return rejection
+
+    async def _authorize(self, request: Request) -> Rejection | None:
+        if self._settings.authorize is None:
             return None
-        verdict = cast("object", await settings.authorize(request))
+        verdict = cast("object", await self._settings.authorize(request))
         if not (verdict is None or isinstance(verdict, Rejection)):
             raise TypeError(f"authorize must return a Rejection or None, got {type(verdict).__name__}")
         return verdict
@@ -257,29 +289,46 @@ class Server:
     async def _host(self, ws: ServerWebSocket) -> None:
         """Run the handler beside the socket, and close that in the way in which the handler ended."""
         async with serving(ws._supervisor.run, ws._supervisor.scope):
-            await ws.wait_open()
             try:
-                code = await self._handle(ws)
+                await ws.wait_open()
+            except trio.ClosedResourceError:
+                if ws._is_ended_by_us:
+                    return  # the server closes, in the middle of a handshake
+                raise
+            try:
+                ws._say_goodbye(await self._handle(ws))
+                await ws.wait_closed()
             except BaseException:
-                # We are cancelled. The client is told all the same, while the socket still lives.
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + _GRACE):
+                # We are cancelled, or the whole program ends. Clients are told all the same, while their sockets live.
+                deadline = min(self._deadline, trio.current_time() + _GRACE)
+                with trio.CancelScope(shield=True, deadline=deadline):
                     await ws._close(_GOING_AWAY, "", drain=True)
                 raise
-            await ws._close(code, "", drain=True)
         if ws.undelivered and not ws._was_closed:
-            self._log.tell(logging.WARNING, "%s: %s messages did not arrive", ws.shown, len(ws.undelivered))
+            self._log.tell(logging.INFO, "%s: %s messages did not arrive", ws._shown, len(ws.undelivered))
 
     async def _handle(self, ws: ServerWebSocket) -> int:
         """Run the handler; give the code to close with."""
         try:
             await self._handler(ws)
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything
-            if ws.state.value is not ReadyState.OPEN and _is_of_the_end(error):
-                self._log.tell(logging.DEBUG, "%s: the handler ended with its connection", ws.shown)
-            else:
-                self._log.tell(logging.ERROR, "%s: the handler raised", ws.shown, error=error)
+            self._tell_fault(ws, error)
             return _INTERNAL_ERROR
+        except BaseExceptionGroup as group:
+            # Of a handler's own nursery, where we have cancelled it: an error beside that must not leave, or it
+            # would end everything.
+            cancelled, fault = group.split(trio.Cancelled)
+            if cancelled is None or not isinstance(fault, Exception):
+                raise
+            self._tell_fault(ws, fault)
+            raise cancelled from None
         return _NORMAL
+
+    def _tell_fault(self, ws: ServerWebSocket, error: Exception) -> None:
+        if ws.state.value is not ReadyState.OPEN and _is_of_the_end(error):
+            self._log.tell(logging.DEBUG, "%s: the handler ended with its connection", ws._shown)
+        else:
+            self._log.tell(logging.ERROR, "%s: the handler raised", ws._shown, error=error)
 
 
 def _is_of_the_end(error: Exception) -> bool:
@@ -288,6 +337,20 @@ def _is_of_the_end(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         return cast("ExceptionGroup[Exception]", error).split(ends)[1] is None
     return isinstance(error, ends)
+
+
+def _is_within(nursery: trio.Nursery) -> bool:
+    """Whether the present task lives in a nursery, however deep."""
+    above = trio.lowlevel.current_task().parent_nursery
+    while above is not None and above is not nursery:
+        above = above.parent_task.parent_nursery
+    return above is nursery
+
+
+async def _hang_up(stream: trio.abc.Stream) -> None:
+    """Close a stream by force, if it is open. Never raises, and is no cancellation point."""
+    with suppress(Exception), trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)
 
 
 def create_ws_server(
@@ -355,5 +418,9 @@ async def _running(handler: Handler, host: str | None, port: int, settings: Serv
         await nursery.start(server._run)
         try:
             yield server
-        finally:
-            await server.aclose()
+        except BaseException:
+            # The error that leaves is the user's; a cancellation that comes on top has had its effect.
+            with suppress(trio.Cancelled):
+                await server.aclose()
+            raise
+        await server.aclose()

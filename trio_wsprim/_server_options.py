@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 import trio
 
@@ -58,6 +59,11 @@ class ServerOptions(TypedDict, total=False):
     transport: ServerTransport | None
 
 
+# Scheme, host and port, as browsers say them (RFC 6454, 6.2), also for those of programs that are web pages inside.
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#@]+)", re.IGNORECASE)
+# Browsers leave out a scheme's own port, so an origin that has it would never match.
+_OWN_PORTS: Final = {"http": ":80", "https": ":443"}
+
 # Those that each connection has as a socket of any other kind has them.
 _OF_SOCKETS = ("close_timeout", "write_timeout", "max_message_bytes", "outbox", "inbox")
 
@@ -86,6 +92,8 @@ class ServerSettings:
         check_count("max_connections", self.max_connections, least=1, none=True)
         if self.ssl_context is not None:
             check_type("ssl_context", self.ssl_context, ssl.SSLContext)
+            if self.ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+                raise ValueError("ssl_context must be one for servers, such as ssl.Purpose.CLIENT_AUTH makes")
         if not (self.authorize is None or callable(self.authorize)):
             raise TypeError(f"authorize must be a function or None, got {type(self.authorize).__name__}")
         if self.transport is not None and not callable(getattr(self.transport, "accept", None)):
@@ -118,12 +126,18 @@ def _read_origins(origins: object) -> frozenset[str] | Literal["*"] | None:
     if isinstance(origins, str | bytes) or not isinstance(origins, Iterable):
         raise TypeError(f"origins must be several str, '*' or None, got {type(origins).__name__}")
     found = list(cast("Iterable[object]", origins))
-    for origin in found:
-        if not isinstance(origin, str):
-            raise TypeError(f"origins must be str, got {type(origin).__name__} among them")
-        if origin != "null" and ("://" not in origin or origin.endswith("/")):
-            raise ValueError(f"an origin must be like 'https://example.com', got {origin!r}")
-    return frozenset(origin.lower() for origin in cast("list[str]", found))
+    return frozenset(map(_read_origin, found))
+
+
+def _read_origin(origin: object) -> str:
+    if not isinstance(origin, str):
+        raise TypeError(f"origins must be str, got {type(origin).__name__} among them")
+    if origin == "null":  # what browsers say for a page that has none
+        return origin
+    parts = _ORIGIN.fullmatch(origin)
+    if parts is None:
+        raise ValueError(f"an origin must be like 'https://example.com', got {origin!r}")
+    return origin.lower().removesuffix(_OWN_PORTS.get(parts[1].lower(), ""))
 
 
 def _read_listeners(listeners: object) -> Sequence[Listener] | None:

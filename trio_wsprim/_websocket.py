@@ -446,15 +446,28 @@ class ServerWebSocket(WebSocket):
         assert self._request is not None, "a handler is called when there is one"
         return self._request
 
-    def introduce(self, request: Request, scheme: str) -> None:
-        """Say who has come. For the server alone."""
+    # What follows is for the server alone.
+
+    def _introduce(self, request: Request, scheme: str) -> None:
+        """Say who has come."""
         self._request = request
         self._endpoint.facts.url = f"{scheme}://{request.header('host') or ''}{request.shown_path}"
 
     @property
-    def shown(self) -> str:
+    def _shown(self) -> str:
         """Who it is, for logs, without secrets."""
         return "a client" if self._request is None else repr(self._request)
+
+    @property
+    def _is_ended_by_us(self) -> bool:
+        return self._endpoint.end is not None and self._endpoint.end.ours
+
+    def _say_goodbye(self, code: int, deadline: float = inf) -> None:
+        """Begin to close, after draining; by that deadline, or else within `close_timeout`."""
+        timeout = self._endpoint.settings.close_timeout
+        if deadline == inf and timeout is not None:
+            deadline = trio.current_time() + timeout
+        self._supervisor.say_goodbye(Farewell(code, "", deadline, drain=True))
 
 
 def start(ws: WebSocket, nursery: trio.Nursery) -> None:

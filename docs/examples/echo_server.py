@@ -2,16 +2,17 @@
 
 import trio
 
-from trio_wsprim.testing import peer_over
+from trio_wsprim import ServerWebSocket, serve_ws
 
 
-async def echo(stream: trio.SocketStream) -> None:
-    await peer_over(stream).serve_echo()
+async def echo(ws: ServerWebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
 
 
 async def main(port: int = 5000) -> None:
     print(f"echoing on ws://localhost:{port}; Ctrl-C ends it")
-    await trio.serve_tcp(echo, port, host="127.0.0.1")
+    await serve_ws(echo, port=port)
 
 
 if __name__ == "__main__":

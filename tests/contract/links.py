@@ -8,14 +8,16 @@ import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import pytest
 import trio
 
+from tests.roles import SwappedStream
 from tests.tls import HOST, client_context, server_context
-from trio_wsprim import ConnectionFailed
-from trio_wsprim._tls import TlsStream
+from trio_wsprim import ConnectionFailed, Rejection, Request
+from trio_wsprim._seam import Reception, ServerTransport
+from trio_wsprim._tls import TlsStream, start_tls
 from trio_wsprim.abc import Incoming, Link, Transport, Upgrade
 from trio_wsprim.testing import MemoryNetwork, MemoryStream, Peer, encode_frame, memory_stream_pair, peer_over
 from trio_wsprim.transports import TrioWebsocketTransport, WebsocketsTransport
@@ -26,17 +28,23 @@ PATIENCE: Final = 10
 TAIL: Final = b"\x00\x00\xff\xff"
 
 
+class AnyTransport(Transport, ServerTransport, Protocol):
+    """Is a client's and a server's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A transport, and what the servers that it meets choose.
+    """A transport in one of its roles, and what the peers that it meets choose.
 
     Attributes:
-        extension: What they answer about extensions; `None` for not a word.
+        extension: What they say about extensions; `None` for not a word.
+        is_server: Whether its peers are clients.
     """
 
     name: str
-    transport: Transport
+    transport: AnyTransport
     extension: str | None = None
+    is_server: bool = False
 
 
 KINDS: Final = (
@@ -44,6 +52,17 @@ KINDS: Final = (
     Kind("websockets", WebsocketsTransport()),
     Kind("deflate-declined", WebsocketsTransport(compression="deflate")),
     Kind("deflate", WebsocketsTransport(compression="deflate"), "permessage-deflate"),
+)
+SERVERS: Final = (
+    Kind("trio-websocket server", TrioWebsocketTransport(), is_server=True),
+    Kind("websockets server", WebsocketsTransport(), is_server=True),
+    Kind("deflate-not-offered server", WebsocketsTransport(compression="deflate"), is_server=True),
+    Kind(
+        "deflate server",
+        WebsocketsTransport(compression="deflate"),
+        "permessage-deflate; client_max_window_bits",
+        is_server=True,
+    ),
 )
 
 
@@ -62,7 +81,7 @@ async def linked(
     """An open link and the peer at its other end; afterwards, nothing of it may be left.
 
     Args:
-        behind: What the peer says in one piece with its 101.
+        behind: What the peer says in one piece with its side of the handshake.
     """
     network = MemoryNetwork(buffer_size=buffer_size)
     upgrade = Upgrade(
@@ -75,17 +94,78 @@ async def linked(
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
             stream = await network.open_stream("example.test", 80)
-            peer = await network.accept()
-            if kind.extension is not None:
-                peer = peer_over(Inflating(peer))
-            nursery.start_soon(accept, peer, kind, subprotocols, behind)
-            link = await kind.transport.connect(nursery, stream, upgrade)
-            try:
+            async with shaken(nursery, kind, stream, await network.accept(), upgrade, behind) as (link, peer):
                 yield link, peer
-            finally:
-                await link.abort()
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
     assert network.live == 0
+
+
+@asynccontextmanager
+async def shaken(
+    nursery: trio.Nursery, kind: Kind, stream: trio.abc.Stream, peer: Peer, upgrade: Upgrade, behind: bytes = b""
+) -> AsyncGenerator[tuple[Link, Peer]]:
+    """A link over a stream, and the peer to speak with it from now on; aborted in the end.
+
+    Args:
+        peer: At the other end of the stream.
+        upgrade: What a client asks for; a server speaks those subprotocols, and has that limit.
+        behind: As for `linked`.
+    """
+    if kind.is_server:
+        nursery.start_soon(ask, peer, kind, upgrade, client := SwappedStream(peer), behind)
+        reception = Reception(
+            remote=None,
+            judge=let_in,
+            subprotocols=upgrade.subprotocols,
+            max_message_bytes=upgrade.max_message_bytes,
+        )
+        link = await kind.transport.accept(nursery, stream, reception)
+        while peer.request is None:
+            await trio.lowlevel.checkpoint()
+        peer = inflating(peer_behind(client, peer), kind)
+    else:
+        peer = inflating(peer, kind)
+        nursery.start_soon(accept, peer, kind, upgrade.subprotocols, behind)
+        link = await kind.transport.connect(nursery, stream, upgrade)
+    try:
+        yield link, peer
+    finally:
+        await link.abort()
+
+
+def inflating(peer: Peer, kind: Kind) -> Peer:
+    return peer if kind.extension is None else peer_behind(Inflating(peer), peer)
+
+
+def peer_behind(stream: trio.abc.Stream, peer: Peer) -> Peer:
+    """A peer over a stream that is made of another, as far in the handshake as that."""
+    behind = peer_over(stream)
+    behind.request = peer.request
+    return behind
+
+
+async def let_in(request: Request) -> Rejection | None:
+    return None
+
+
+async def ask(peer: Peer, kind: Kind, upgrade: Upgrade, client: SwappedStream, behind: bytes) -> None:
+    """Ask as a client does, and read the answer; its head is the peer's `request` then."""
+    lines = [
+        f"GET {upgrade.resource} HTTP/1.1",
+        f"Host: {upgrade.host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version: 13",
+    ]
+    if upgrade.subprotocols:
+        lines.append(f"Sec-WebSocket-Protocol: {', '.join(upgrade.subprotocols)}")
+    if kind.extension is not None:
+        lines.append(f"Sec-WebSocket-Extensions: {kind.extension}")
+    await peer.send_raw("\r\n".join([*lines, "\r\n"]).encode() + client.outgoing(behind))
+    answer = await peer.read_request()
+    assert answer.path == "101"
+    assert (answer.header("sec-websocket-extensions") is None) == (kind.extension is None)
 
 
 async def accept(peer: Peer, kind: Kind, subprotocols: Sequence[str] = (), behind: bytes = b"") -> None:
@@ -104,7 +184,7 @@ async def accept(peer: Peer, kind: Kind, subprotocols: Sequence[str] = (), behin
 
 @final
 class Inflating(trio.abc.HalfCloseableStream):
-    """A server's end of a compressed connection, whose reader sees what the client says as it was.
+    """A peer's end of a compressed connection, whose reader sees what the link says as it was.
 
     What it says itself goes out uncompressed, as it may (RFC 7692, 6).
     """
@@ -196,30 +276,37 @@ async def linked_over(
                     listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 client = await connect(listener.socket.getsockname()[1], small=small)
                 server = await listener.accept()
-            peers: list[Peer] = []
+            # Whoever dials; which of the two is the server is another matter.
+            stream, far = await secure(wiring, kind, client, server)
+            async with shaken(nursery, kind, stream, peer_over(far), upgrade) as (link, peer):
+                try:
+                    yield link, peer
+                finally:
+                    await link.abort()
+                    server.socket.close()
+            nursery.cancel_scope.cancel()
 
-            async def serve() -> None:
-                peer = peer_over(
-                    server
-                    if wiring.server is None
-                    else trio.SSLStream(server, wiring.server, server_side=True, https_compatible=True)
-                )
-                if kind.extension is not None:
-                    peer = peer_over(Inflating(peer))
-                peers.append(peer)
-                await accept(peer, kind)
 
-            nursery.start_soon(serve)
-            stream = client if wiring.client is None else TlsStream(client, wiring.client, HOST)
-            if isinstance(stream, TlsStream):
-                await stream.do_handshake()
-            link = await kind.transport.connect(nursery, stream, upgrade)
-            try:
-                yield link, peers[0]
-            finally:
-                await link.abort()
-                server.socket.close()
-                nursery.cancel_scope.cancel()
+async def secure(
+    wiring: Wiring, kind: Kind, ours: trio.SocketStream, theirs: trio.SocketStream
+) -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    """Put TLS over a link's stream and its peer's, if so wired."""
+    if wiring.client is None or wiring.server is None:
+        return ours, theirs
+    context, hostname = (wiring.server, None) if kind.is_server else (wiring.client, HOST)
+    far = trio.SSLStream(
+        theirs,
+        wiring.client if kind.is_server else wiring.server,
+        server_hostname=HOST if kind.is_server else None,
+        server_side=not kind.is_server,
+        https_compatible=True,
+    )
+    streams: list[trio.abc.Stream] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far.do_handshake)
+        streams.append(await start_tls(ours, context, hostname))
+    assert isinstance(streams[0], TlsStream)
+    return streams[0], far
 
 
 async def connect(port: int, *, small: bool) -> trio.SocketStream:

@@ -15,10 +15,10 @@ from trio_wsprim import ConnectionClosed
 from trio_wsprim.abc import Ending, Incoming, Ping, Pong
 from trio_wsprim.testing import Frame, Opcode, Peer, PeerClosed, encode_frame
 
-from .links import KINDS, Kind, Wiring, closing, expect, linked_over, over_tcp, over_tls, receive_all
+from .links import KINDS, SERVERS, Kind, Wiring, closing, expect, linked_over, over_tcp, over_tls, receive_all
 
 # What was agreed on matters here, not what was asked for and declined.
-BRIEF = [kind for kind in KINDS if kind.name != "deflate-declined"]
+BRIEF = [kind for kind in (*KINDS, *SERVERS) if kind.name not in {"deflate-declined", "deflate-not-offered server"}]
 
 
 @pytest.fixture(params=BRIEF, ids=lambda kind: kind.name)

@@ -1,37 +1,42 @@
-"""With the lane a link finds what the core alone finds, and over both libraries the same, whatever a server sends.
+"""With the lane a link finds what the core alone finds, and over both libraries the same, whatever a peer sends.
 
 A decoder without a lane leaves every frame to the core: the slow link that one with a lane must match.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, cycle, pairwise
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import pytest
 import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.transports.cores import answer_to
+from tests.roles import Swap
+from tests.transports.cores import answer_to, asked
 from tests.wires import read_frames
 from trio_wsprim import ConnectionClosed
 from trio_wsprim._frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from trio_wsprim._lane import FrameDecoder
 from trio_wsprim._seam import Incoming, Upgrade
 from trio_wsprim.testing import encode_frame
-from trio_wsprim.transports._handshake import HandshakeCore, MakeCore
 from trio_wsprim.transports._link import LaneLink
 from trio_wsprim.transports._outgoing import OutgoingSide
 from trio_wsprim.transports._trio_websocket_core import TrioWebsocketCore
 from trio_wsprim.transports._websockets_core import WebsocketsCore
 
+AnyCore: TypeAlias = TrioWebsocketCore | WebsocketsCore
+MakeCore: TypeAlias = Callable[[Callable[[bytes], None]], AnyCore]
+
 CORES: Final[tuple[MakeCore, ...]] = (TrioWebsocketCore, WebsocketsCore)
 
-# --- what a server sends ---
+# --- what a server sends; a client, the same with masks ---
 
 sizes = st.integers(0, 300) | st.sampled_from([125, 126, 2**15, 2**15 + 1, 2**16 - 1, 2**16, 70_000])
 words = st.text(max_size=20).map(str.encode)
@@ -196,17 +201,27 @@ class Outcome:
     close: bytes
 
 
-async def find(make_core: MakeCore, data: bytes, reads: list[int], limit: int | None, way: str) -> Outcome:
-    """Receive all that comes over a link, and close it."""
-    wire = PiecesWire(pieces_of(data, reads), goes_into=way == "lane, into memory")
-    async with trio.open_nursery() as nursery:
-        outgoing = OutgoingSide(wire, nursery)
-        core: HandshakeCore = make_core(outgoing.queue)
+async def shake_hands(nursery: trio.Nursery, core: AnyCore, wire: PiecesWire, limit: int | None, role: str) -> None:
+    if role != "client":
+        offers = [("sec-websocket-extensions", "permessage-deflate")] if role == "deflate server" else []
+        await core.welcome(nursery, *asked(*offers, max_message_bytes=limit))
+        assert core.is_compressed is (role == "deflate server")
+    else:
         await core.ask(nursery, Upgrade(host="example.test", resource="/", max_message_bytes=limit))
-        answer = await answer_to(bytes(wire.written))
-        wire.written.clear()
-        await core.check(answer)
-        link = LaneLink(wire, core, outgoing, answer.headers, FrameDecoder(limit, has_lane=way != "core alone"))
+        await core.check(await answer_to(bytes(wire.written)))
+    wire.written.clear()
+
+
+async def find(make_core: MakeCore, data: bytes, reads: list[int], limit: int | None, way: str, role: str) -> Outcome:
+    """Receive all that comes over a link, and close it."""
+    is_server = role != "client"
+    wire = PiecesWire(pieces_of(Swap()(data) if is_server else data, reads), goes_into=way == "lane, into memory")
+    async with trio.open_nursery() as nursery:
+        outgoing = OutgoingSide(wire, nursery, masks=not is_server)
+        core = make_core(outgoing.queue)
+        await shake_hands(nursery, core, wire, limit, role)
+        decoder = FrameDecoder(limit, has_lane=way != "core alone", masked=is_server, compressed=core.is_compressed)
+        link = LaneLink(wire, core, outgoing, (), decoder, is_server=is_server)
         items: list[Incoming] = []
         with pytest.raises(ConnectionClosed) as caught:
             while True:
@@ -217,6 +232,7 @@ async def find(make_core: MakeCore, data: bytes, reads: list[int], limit: int | 
         nursery.cancel_scope.cancel()
     frames, rest = await read_frames(wire.written)
     assert rest == b""
+    assert all(frame.masked is not is_server for frame in frames)
     closes = [frame.payload for frame in frames if frame.opcode == CLOSE]
     pongs = [frame.payload for frame in frames if frame.opcode == PONG]
     assert len(closes) + len(pongs) == len(frames)
@@ -233,8 +249,8 @@ async def find(make_core: MakeCore, data: bytes, reads: list[int], limit: int | 
     )
 
 
-def found(make_core: MakeCore, data: bytes, reads: list[int], limit: int | None, way: str) -> Outcome:
-    return trio.run(find, make_core, data, reads, limit, way)
+def found(make_core: MakeCore, data: bytes, reads: list[int], limit: int | None, way: str, role: str) -> Outcome:
+    return trio.run(find, make_core, data, reads, limit, way, role)
 
 
 frames_and_reads: Callable[[Callable[..., None]], Callable[..., None]] = given(
@@ -242,6 +258,10 @@ frames_and_reads: Callable[[Callable[..., None]], Callable[..., None]] = given(
 )
 
 
+roles = pytest.mark.parametrize("role", ["client", "server"])
+
+
+@roles
 @pytest.mark.parametrize("make_core", CORES)
 @settings(max_examples=100)
 @frames_and_reads
@@ -250,17 +270,32 @@ frames_and_reads: Callable[[Callable[..., None]], Callable[..., None]] = given(
 @example(data=encode_frame(BINARY, bytes(20)) + encode_frame(BINARY, bytes(21)), reads=[5], limit=20)
 @example(data=b"\x82\x7f" + (2**63).to_bytes(8) + encode_frame(PING, b"?"), reads=[2**16], limit=None)
 def test_the_lane_finds_what_the_core_alone_finds(
-    make_core: MakeCore, data: bytes, reads: list[int], limit: int | None
+    make_core: MakeCore, role: str, data: bytes, reads: list[int], limit: int | None
 ) -> None:
-    expected = found(make_core, data, reads, limit, "core alone")
-    assert found(make_core, data, reads, limit, "lane") == expected
-    assert found(make_core, data, reads, limit, "lane, into memory") == expected
+    expected = found(make_core, data, reads, limit, "core alone", role)
+    assert found(make_core, data, reads, limit, "lane", role) == expected
+    assert found(make_core, data, reads, limit, "lane, into memory", role) == expected
 
 
+@roles
 @settings(max_examples=120)
 @frames_and_reads
-def test_both_libraries_find_the_same_behind_the_lane(data: bytes, reads: list[int], limit: int | None) -> None:
-    one, other = (found(make_core, data, reads, limit, "lane, into memory") for make_core in CORES)
+def test_both_libraries_find_the_same_behind_the_lane(
+    role: str, data: bytes, reads: list[int], limit: int | None
+) -> None:
+    assert_alike(*(found(make_core, data, reads, limit, "lane, into memory", role) for make_core in CORES))
+
+
+@pytest.mark.parametrize("make_core", CORES)
+@settings(max_examples=100)
+@frames_and_reads
+def test_a_server_finds_behind_masks_what_a_client_finds_without(
+    make_core: MakeCore, data: bytes, reads: list[int], limit: int | None
+) -> None:
+    assert_alike(*(found(make_core, data, reads, limit, "lane", role) for role in ("client", "server")))
+
+
+def assert_alike(one: Outcome, other: Outcome) -> None:
     if one.code == 1002:
         # Of a malformed frame all that came is shown to the library, which may take a ping behind it for one.
         assert (one.items, one.code, one.is_breach, one.close) == (
@@ -273,14 +308,15 @@ def test_both_libraries_find_the_same_behind_the_lane(data: bytes, reads: list[i
         assert one == other
 
 
+@roles
 @pytest.mark.parametrize("make_core", CORES)
 @settings(max_examples=60)
 @given(data=streams(), reads=reads, others=reads, limit=limits)
 def test_how_it_is_cut_does_not_matter_to_what_is_found(
-    make_core: MakeCore, data: bytes, reads: list[int], others: list[int], limit: int | None
+    make_core: MakeCore, role: str, data: bytes, reads: list[int], others: list[int], limit: int | None
 ) -> None:
-    one = found(make_core, data, reads, limit, "lane, into memory")
-    other = found(make_core, data, others, limit, "lane")
+    one = found(make_core, data, reads, limit, "lane, into memory", role)
+    other = found(make_core, data, others, limit, "lane", role)
     assert (one.items, one.code, one.reason, one.is_breach, one.close) == (
         other.items,
         other.code,
@@ -288,3 +324,36 @@ def test_how_it_is_cut_does_not_matter_to_what_is_found(
         other.is_breach,
         other.close,
     )
+
+
+# --- with compression ---
+
+
+@st.composite
+def compressed_streams(draw: st.DrawFn) -> bytes:
+    """Messages of which some are compressed, some of those in fragments, and other frames; all of them good."""
+    compressor, frames = zlib.compressobj(wbits=-15), list[bytes]()
+    for _ in range(draw(st.integers(0, 8))):
+        if draw(st.booleans()):
+            frames += draw(goods)
+            continue
+        opcode = draw(st.sampled_from([TEXT, BINARY]))
+        whole = draw(words if opcode == TEXT else payloads)
+        data = (compressor.compress(whole) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
+        cut = draw(st.integers(0, len(data)))
+        is_whole = draw(st.booleans())
+        frames.append(encode_frame(opcode, data if is_whole else data[:cut], rsv=4, fin=is_whole))
+        if not is_whole:
+            frames += [encode_frame(PING, b"between"), encode_frame(CONTINUATION, data[cut:])]
+    return b"".join(frames)
+
+
+@settings(max_examples=100)
+@given(data=compressed_streams(), reads=reads, limit=limits)
+def test_with_compression_the_lane_finds_what_the_core_alone_finds(
+    data: bytes, reads: list[int], limit: int | None
+) -> None:
+    make_core = partial(WebsocketsCore, compresses=True)
+    expected = found(make_core, data, reads, limit, "core alone", "deflate server")
+    assert found(make_core, data, reads, limit, "lane", "deflate server") == expected
+    assert found(make_core, data, reads, limit, "lane, into memory", "deflate server") == expected

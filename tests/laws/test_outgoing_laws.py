@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, count
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.tls import HOST, TlsServer, client_context, narrow_pair, serve_handshake
 from tests.wires import ScriptedWire, is_item, read_frames, wire_size
-from trio_wsprim._frames import PONG, encode_frame
+from trio_wsprim._frames import PONG, encode_frame, share
 from trio_wsprim._seam import Outgoing, Ping
 from trio_wsprim._tls import TlsStream
 from trio_wsprim._wire import open_wire
@@ -27,7 +28,10 @@ SIZES = [0, 1, 125, 126, 1000, 2**16 - 1, 2**16, 128 * KIB - 1, 128 * KIB, 128 *
 
 small = st.sampled_from([0, 1, 125, 126])
 plans = st.lists(
-    st.tuples(st.sampled_from(["text", "bytes", "ping"]), small | small | st.sampled_from(SIZES)),
+    st.tuples(
+        st.sampled_from(["text", "bytes", "ping", "shared text", "shared bytes"]),
+        small | small | st.sampled_from(SIZES),
+    ),
     min_size=1,
     max_size=5,
 )
@@ -69,6 +73,7 @@ class Book:
     wire: ScriptedWire
     nursery: trio.Nursery
     users: trio.Nursery
+    masks: bool
     outgoing: OutgoingSide = field(init=False)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     numbers: count[int] = field(default_factory=count)
@@ -80,7 +85,7 @@ class Book:
     torn_at: int | None = None
 
     def __post_init__(self) -> None:
-        self.outgoing = OutgoingSide(self.wire, self.nursery)
+        self.outgoing = OutgoingSide(self.wire, self.nursery, masks=self.masks)
 
     # --- deeds ---
 
@@ -97,7 +102,8 @@ class Book:
         payload = (name * (size // 2 + 1))[:size]
         if kind == "ping":
             return Ping(payload[:125])
-        return payload.decode() if kind == "text" else payload
+        message = payload.decode() if kind.endswith("text") else payload
+        return share(message) if kind.startswith("shared") else message
 
     async def _send(self, sent: Sent, scope: trio.CancelScope) -> None:
         with scope:
@@ -125,7 +131,7 @@ class Book:
 
     def pong(self) -> None:
         self.pongs.append(b"pong %d" % next(self.numbers))
-        self.outgoing.queue(encode_frame(PONG, self.pongs[-1], b"mask"))
+        self.outgoing.queue(encode_frame(PONG, self.pongs[-1], b"mask" if self.masks else None))
 
     def cancel(self) -> None:
         self.scope.cancel()
@@ -168,11 +174,11 @@ class Book:
             if sent.error is None and not sent.batch[sent.after - sent.before :]:
                 continue
             assert sent.error is not None, "a call that sent a part of its batch said nothing"
-        assert items == expected
+        assert [(each.opcode, each.payload) for each in items] == [(each.opcode, each.payload) for each in expected]
         assert self.outgoing.items_sent == len(items)
 
     def _check_frames(self, frames: list[Frame], rest: bytes) -> None:
-        assert all(frame.masked and frame.fin and not frame.rsv for frame in frames)
+        assert all(frame.masked is self.masks and frame.fin and not frame.rsv for frame in frames)
         opcodes = [frame.opcode for frame in frames]
         if Opcode.CLOSE in opcodes:
             assert opcodes.index(Opcode.CLOSE) == len(frames) - 1
@@ -202,9 +208,9 @@ def as_frame(item: Outgoing) -> Frame:
     return Frame(Opcode.BINARY, item)
 
 
-async def play(program: list[tuple[object, ...]], settles: list[bool], record_bytes: int | None) -> None:
+async def play(program: list[tuple[object, ...]], settles: list[bool], record_bytes: int | None, masks: bool) -> None:
     async with trio.open_nursery() as users, trio.open_nursery() as nursery:
-        book = Book(ScriptedWire(record_bytes), nursery, users)
+        book = Book(ScriptedWire(record_bytes), nursery, users, masks)
         for number, (name, *arguments) in enumerate(program):
             getattr(book, str(name))(*arguments)
             if settles[number % len(settles)]:  # else both happen in one turn of the scheduler
@@ -214,16 +220,17 @@ async def play(program: list[tuple[object, ...]], settles: list[bool], record_by
         await book.check()
 
 
-@settings(max_examples=250)
+@pytest.mark.parametrize("masks", [True, False], ids=["client", "server"])
+@settings(max_examples=200)
 @given(
     program=programs(),
     settles=st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=10),
     record_bytes=st.sampled_from([None, 1, 100, 16 * KIB]),
 )
 def test_what_the_peer_reads_is_whole_frames_in_order_and_their_number_is_known(
-    program: list[tuple[object, ...]], settles: list[bool], record_bytes: int | None
+    masks: bool, program: list[tuple[object, ...]], settles: list[bool], record_bytes: int | None
 ) -> None:
-    trio.run(play, program, settles, record_bytes)
+    trio.run(play, program, settles, record_bytes, masks)
 
 
 # --- over real sockets, with as little room as the kernel allows ---

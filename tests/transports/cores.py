@@ -6,9 +6,12 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha1
 
+from trio_wsprim import Request as ServerRequest
 from trio_wsprim._lane import FrameDecoder, OtherFrame
+from trio_wsprim._seam import Reception
 from trio_wsprim.testing import Frame, Peer, Request, memory_stream_pair
 from trio_wsprim.transports._answer import Answer
+from trio_wsprim.transports._asked import Asked
 
 
 async def read_request(data: bytes) -> Request:
@@ -18,8 +21,8 @@ async def read_request(data: bytes) -> Request:
     return await Peer(far).read_request()
 
 
-async def read_frames(written: Sequence[bytes]) -> list[Frame]:
-    """Read the frames that a core wants sent, each of which it must have queued alone."""
+async def read_frames(written: Sequence[bytes], *, masked: bool = True) -> list[Frame]:
+    """Read the frames that a core wants sent, each of which it must have queued alone; `masked` by a client."""
     frames: list[Frame] = []
     for data in written:
         near, far = memory_stream_pair(len(data))
@@ -27,7 +30,7 @@ async def read_frames(written: Sequence[bytes]) -> list[Frame]:
         peer = Peer(far)
         frames.append(await peer.receive_frame())
         assert peer.unparsed == b""
-        assert frames[-1].masked
+        assert frames[-1].masked is masked
     return frames
 
 
@@ -55,9 +58,35 @@ def an_answer(*headers: str) -> Answer:
     return Answer("\r\n".join(lines).encode(), b"", tuple((name.lower(), value) for name, value in pairs), b"1.1")
 
 
-def cut(*data: bytes, compressed: bool = False) -> list[OtherFrame]:
-    """Cut what a server sends into frames, as a link does, but keep none from the core."""
-    decoder = FrameDecoder(None, compressed=compressed, has_lane=False)
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the sample of RFC 6455, 1.3, as is the answer to it
+ACCEPT_KEY = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def asked(
+    *headers: tuple[str, str],
+    ours: tuple[str, ...] = (),
+    theirs: tuple[str, ...] = (),
+    max_message_bytes: int | None = None,
+) -> tuple[Asked, Reception]:
+    """A client's request, and what a server makes of it.
+
+    Args:
+        headers: In addition.
+        ours: The subprotocols that the server speaks.
+        theirs: Those that the client speaks.
+    """
+
+    async def judge(_: ServerRequest) -> None:
+        return None
+
+    request = ServerRequest("/", (("sec-websocket-key", KEY), *headers), theirs)
+    reception = Reception(remote=None, judge=judge, subprotocols=ours, max_message_bytes=max_message_bytes)
+    return Asked(request, b""), reception
+
+
+def cut(*data: bytes, compressed: bool = False, masked: bool = False) -> list[OtherFrame]:
+    """Cut what a peer sends into frames, as a link does, but keep none from the core."""
+    decoder = FrameDecoder(None, compressed=compressed, has_lane=False, masked=masked)
     decoder.feed(b"".join(data))
     frames: list[OtherFrame] = []
     while (frame := decoder.decode([])) is not None:

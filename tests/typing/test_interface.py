@@ -23,6 +23,10 @@ from trio_wsprim import (
     OpenEvent,
     ReadyState,
     ReconnectingWebSocket,
+    Rejection,
+    Request,
+    Server,
+    ServerWebSocket,
     Signal,
     Statistics,
     Undelivered,
@@ -31,10 +35,12 @@ from trio_wsprim import (
     create_event_signal,
     create_reconnecting_ws,
     create_ws,
+    create_ws_server,
     create_ws_state,
     make_heartbeat_ws,
     make_reconnecting_ws,
     make_ws,
+    serve_ws,
 )
 
 
@@ -133,6 +139,43 @@ async def looking(ws: WebSocket) -> None:
     assert_type(ws.statistics().uptime, float | None)
     assert_type(await ws.wait_open(), None)
     assert_type(await ws.wait_closed(), CloseEvent)
+
+
+# ------------------------------------------------------------------------------------ a server
+
+
+async def handler(ws: ServerWebSocket) -> None:
+    assert_type(ws.request, Request)
+    assert_type(ws.request.path, str)
+    assert_type(ws.request.headers, tuple[tuple[str, str], ...])
+    assert_type(ws.request.remote, tuple[str, int] | None)
+    assert_type(ws.request.query["name"], tuple[str, ...])
+    assert_type(ws.request.header("origin"), str | None)
+    assert_type(await ws.receive(), str | bytes)
+
+
+async def any_handler(ws: WebSocket) -> int:
+    return 5
+
+
+async def authorize(request: Request) -> Rejection | None:
+    return Rejection(403, {"X-Why": "so"}, b"no") if request.path == "/" else None
+
+
+async def serving() -> None:
+    assert_type(create_ws_server(handler), AbstractAsyncContextManager[Server])
+    create_ws_server(any_handler, None, 80, origins=["https://a.test"], max_connections=5, inbox=None)
+    create_ws_server(handler, "::1", authorize=authorize, origins="*", handshake_timeout=None, subprotocols="chat")
+    create_ws_server(handler, listeners=await trio.open_tcp_listeners(0))
+    create_ws_server(handler, origin="*")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    create_ws_server(handler, retries=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    async with create_ws_server(handler) as server:
+        assert_type(server.port, int)
+        assert_type(server.url, str)
+        assert_type(server.connections, frozenset[ServerWebSocket])
+        assert_type(await server.broadcast("text", to=server.connections), frozenset[ServerWebSocket])
+        assert_type(await server.aclose(grace=1), None)
+    assert_type(await serve_ws(handler, "127.0.0.1", 80, write_timeout=None), None)
 
 
 # ------------------------------------------------------------------------------------ signals and events

@@ -16,7 +16,7 @@ import trio
 from trio_wsprim._request import Rejection, Request
 from trio_wsprim._seam import Refused
 from trio_wsprim._wire import Wire
-from trio_wsprim.transports._http import Headers, decode_headers, has_member, members, plain_head
+from trio_wsprim.transports._http import Headers, decode_headers, has_member, members
 
 # Browsers send less than 8 KiB, cookies included; servers of the field stop at 8 to 32 KiB, and at 100 headers.
 _MAX_HEAD_BYTES: Final = 16 * 1024
@@ -24,6 +24,8 @@ _MAX_HEADERS: Final = 100
 _KEY_BYTES: Final = 16
 # What may stand in `Host` (RFC 3986, 3.2.2 and 3.2.3); an empty one is allowed (RFC 9112, 3.2).
 _HOST: Final = re.compile(r"[!$&-.0-;=A-Z\[\]_a-z~%]*")
+# What a proxy is asked for, and a server must understand, too (RFC 9112, 3.2.2); what follows the place is the path.
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*(.*)")
 # A client that is turned away should read why before the socket is closed over what it may still send.
 _LINGER: Final = 0.25
 
@@ -43,10 +45,28 @@ class Asked:
     request: Request
     rest: bytes
 
-    @property
-    def plain_head(self) -> bytes:
-        """The head again, for a core; see `_http.plain_head`."""
-        return plain_head("GET / HTTP/1.1\r\nHost: localhost", self.request.headers)
+    def plain_head(self, subprotocol: str | None, *, has_extensions: bool) -> bytes:
+        """Write the head again, for a core: what it has to answer, and nothing that it could stumble over.
+
+        Cores are stricter than h11 about line ends, lengths and words, each about others.
+
+        Args:
+            subprotocol: The one that is chosen.
+            has_extensions: Whether the core is to look at those that are offered.
+        """
+        lines = [
+            "GET / HTTP/1.1",
+            "Host: localhost",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {self.request.header('sec-websocket-key')}",
+        ]
+        if subprotocol is not None:
+            lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+        if has_extensions:
+            lines += [f"{name}: {value}" for name, value in self.request.headers if name == "sec-websocket-extensions"]
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
 
     def subprotocol(self, ours: Sequence[str]) -> str | None:
         """Choose the first of ours that the client speaks, too (RFC 6455, 4.2.2); `None` if there is none."""
@@ -61,11 +81,13 @@ class Doorway:
         wire: To the client.
     """
 
-    __slots__ = ("_parser", "_wire")
+    __slots__ = ("_has_body", "_parser", "_wire")
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
+        # Whether an answer has one: not to HEAD, as health checks ask (RFC 9110, 9.3.2).
+        self._has_body = True
 
     async def read(self, remote: tuple[str, int] | None) -> Asked:
         """Wait for a handshake.
@@ -81,13 +103,13 @@ class Doorway:
             await self.turn_away("malformed HTTP", error.error_status_hint)
         except trio.BrokenResourceError as error:
             raise Refused("the client went away before its request was complete") from error
+        self._has_body = head.method != b"HEAD"
         fault = _fault(head)
         if fault is not None:
             await self.turn_away(fault.sentence, fault.status, fault.extra)
         headers = decode_headers(head.headers)
-        target = head.target.decode("latin-1")
         request = Request(
-            path=target if target.startswith("/") else _path_of(target),
+            path=_path_of(head.target),
             headers=headers,
             subprotocols=tuple(dict.fromkeys(members(headers, "sec-websocket-protocol"))),
             remote=remote,
@@ -127,7 +149,7 @@ class Doorway:
 
         Cancellation: may be partial; the wire is fit only for `abort`.
         """
-        answer = _write_answer(rejection, extra)
+        answer = _write_answer(rejection, extra, has_body=self._has_body)
         try:
             while answer:
                 answer = answer[await self._wire.write(answer) :]
@@ -139,7 +161,7 @@ class Doorway:
         raise Refused(sentence, rejection.status)
 
 
-def _write_answer(rejection: Rejection, extra: Extra) -> bytes:
+def _write_answer(rejection: Rejection, extra: Extra, *, has_body: bool) -> bytes:
     writer = h11.Connection(h11.SERVER)
     body = rejection.body
     headers = [
@@ -153,8 +175,9 @@ def _write_answer(rejection: Rejection, extra: Extra) -> bytes:
         headers=[(name.encode(), value.encode()) for name, value in headers],
         reason=_reason(rejection.status),
     )
-    parts = [writer.send(response), writer.send(h11.Data(data=body)), writer.send(h11.EndOfMessage())]
-    return b"".join(part for part in parts if part)
+    head, data = writer.send(response), writer.send(h11.Data(data=body))
+    assert head is not None, "h11 writes what it is given"
+    return head + data if has_body and data else head
 
 
 def _reason(status: int) -> bytes:
@@ -164,11 +187,16 @@ def _reason(status: int) -> bytes:
         return b""
 
 
-def _path_of(target: str) -> str:
-    """Take the path out of an absolute url, which a server must accept, too (RFC 9112, 3.2.2)."""
-    place = target.partition("://")[2]
-    slash = place.find("/")
-    return "/" if slash < 0 else place[slash:]
+def _path_of(target: bytes) -> str:
+    """Give path and query of a target; empty if it has none."""
+    text = target.decode("latin-1")
+    if text.startswith("/"):
+        return text
+    absolute = _ABSOLUTE.fullmatch(text)
+    if absolute is None:
+        return ""
+    path = absolute.group(1)
+    return path if path.startswith("/") else f"/{path}"
 
 
 class _Fault(NamedTuple):
@@ -189,7 +217,7 @@ def _fault(head: h11.Request) -> _Fault | None:
         return _Fault("a WebSocket handshake is a GET", 405, (("Allow", "GET"),))
     if head.http_version != b"1.1":
         return _Fault("a WebSocket handshake needs HTTP/1.1", 505)
-    if not (head.target.startswith(b"/") or b"://" in head.target):
+    if not _path_of(head.target):
         return _Fault("the request names no path", 400)
     if any(name == "host" and not _HOST.fullmatch(value) for name, value in headers):
         return _Fault("the Host header is malformed", 400)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, final
 
-from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
 from websockets.extensions import ClientExtensionFactory, Extension, ServerExtensionFactory
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
@@ -171,5 +171,7 @@ class InflatingServerFactory(ServerExtensionFactory):
         self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
     ) -> tuple[list[ExtensionParameter], Extension]:
         """See `ServerExtensionFactory`."""
+        if ("server_max_window_bits", "8") in params:  # which zlib has not, and older `websockets` do not know
+            raise NegotiationError("a window of 256 bytes")
         answer, agreed = self._taker.process_request_params(params, accepted_extensions)
         return answer, InflatingDeflate(agreed)

@@ -90,11 +90,11 @@ class TrioWebsocketCore:
     async def welcome(self, nursery: trio.Nursery, asked: Asked, reception: Reception) -> None:
         """See `ServerCore`."""
         subprotocol = asked.subprotocol(reception.subprotocols)
-        self._guard.feed(asked.plain_head)
+        self._guard.feed(asked.plain_head(subprotocol, has_extensions=False))
         nursery.start_soon(self._open, partial(self._accept, _Ward(nursery, self._contain), subprotocol))
         await self._settled.wait()
         if self.over:
-            raise HandshakeFault(f"the request is no WebSocket handshake: {self.failure}") from self.failure
+            raise HandshakeFault("this is no WebSocket handshake") from self.failure
 
     @property
     def subprotocol(self) -> str | None:

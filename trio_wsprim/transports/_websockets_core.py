@@ -115,12 +115,11 @@ class WebsocketsCore:
             max_size=with_slack(limit),
             logger=_SILENT,
         )
-        protocol.receive_data(asked.plain_head)
+        protocol.receive_data(asked.plain_head(self.subprotocol, has_extensions=self.compresses))
         requests = cast("Sequence[Request]", protocol.events_received())
         answer = protocol.accept(requests[0]) if requests else None
         if answer is None or answer.status_code != _SWITCHING:
-            error = protocol.handshake_exc
-            raise HandshakeFault(f"the request is no WebSocket handshake: {_fault(error)}") from error
+            raise HandshakeFault("the extensions that it offers cannot be read") from protocol.handshake_exc
         if self.subprotocol is not None:
             answer.headers["Sec-WebSocket-Protocol"] = self.subprotocol
         protocol.send_response(answer)
