@@ -157,6 +157,7 @@ async def test_a_peer_that_speaks_no_tls_is_told_at_once(autojump_clock: MockClo
         nursery.start_soon(serve)
         error = await fail("wss://example.test/", open_stream=network.open_stream)
     assert isinstance(error.__cause__, ssl.SSLError)
+    assert str(error).endswith("the server does not seem to speak TLS; is its url ws:?")
     assert (trio.current_time(), network.live) == (0, 0)
 
 

@@ -21,6 +21,7 @@ from trio_wsprim._options import (
     read_settings,
 )
 from trio_wsprim._values import Buffer, Event, OpenEvent
+from trio_wsprim.transports._trio_websocket import TrioWebsocketTransport
 
 URL = "ws://example.test/"
 
@@ -119,6 +120,16 @@ def test_values_of_another_type_are_refused_and_named(name: str, value: object) 
 def test_unknown_options_are_refused_and_named(names: list[str]) -> None:
     with pytest.raises(TypeError, match=f"unknown option {', '.join(names)}"):
         read(**dict.fromkeys(names, 1))
+
+
+def test_an_option_of_sockets_that_reconnect_is_told_where_it_belongs() -> None:
+    with pytest.raises(TypeError, match=r"unknown option delay, retries \(only a socket that reconnects has it"):
+        read(delay=1, retries=1)
+
+
+def test_a_transport_s_class_is_told_from_an_instance() -> None:
+    with pytest.raises(TypeError, match="transport must be an instance, got the class TrioWebsocketTransport"):
+        read(transport=TrioWebsocketTransport)
 
 
 @pytest.mark.parametrize("opener", [create_ws, create_reconnecting_ws])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any, cast
 
@@ -396,6 +397,17 @@ async def test_what_another_socket_has_raised_is_an_error_while_this_one_is_open
     async with serving(handle) as (_, listener):
         assert await hear_close(await call(listener.dial())) == 1011
     assert len(told(caplog, logging.ERROR)) == 1
+
+
+async def test_a_port_in_use_is_named() -> None:
+    async def handle(_ws: ServerWebSocket) -> None:
+        raise AssertionError
+
+    async with create_ws_server(handle) as server:
+        with pytest.raises(OSError, match=str(errno.EADDRINUSE)) as caught:
+            async with create_ws_server(handle, port=server.port):
+                raise AssertionError
+    assert caught.value.__notes__ == [f"while listening on 127.0.0.1, port {server.port}"]
 
 
 async def test_a_handler_that_is_no_async_function_is_told(

@@ -100,4 +100,8 @@ def _unwrapped(error: Exception) -> Exception:
 
 def _tell(error: Exception) -> str:
     """Say what went wrong; only the system's own words are repeated, since others may hold secrets."""
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return f"{error}: the server does not seem to speak TLS; is its url ws:?"
+    if isinstance(error, trio.BrokenResourceError):
+        return "the connection broke"
     return str(error) if isinstance(error, OSError) else type(error).__name__

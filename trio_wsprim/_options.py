@@ -171,8 +171,8 @@ class Settings:
             check_type("ssl_context", self.ssl_context, ssl.SSLContext)
         _check_buffers(self.outbox, self.inbox, self.max_message_bytes)
         _check_proxy(self.proxy, self.open_stream)
-        if self.transport is not None and not callable(getattr(self.transport, "connect", None)):
-            raise TypeError(f"transport must have connect(), got {type(self.transport).__name__}")
+        if self.transport is not None:
+            check_transport_has("connect", self.transport)
 
     @property
     def message_limit(self) -> int | None:
@@ -236,7 +236,7 @@ def read_settings(url: Source[str], subprotocols: Source[Subprotocols], options:
     given = dict(options)
     unknown = sorted(given.keys() - Options.__annotations__.keys())
     if unknown:
-        raise TypeError(f"unknown option {', '.join(unknown)}")
+        raise TypeError(f"unknown option {', '.join(unknown)}{_hint(unknown)}")
     target = url if callable(url) else parse_url(url)
     if isinstance(target, Target) and options.get("ssl_context") is not None and not target.secure:
         raise ValueError(f"ssl_context is for wss: urls, got {target.shown!r}")
@@ -246,6 +246,12 @@ def read_settings(url: Source[str], subprotocols: Source[Subprotocols], options:
     if not callable(headers):
         given["headers"] = check_headers(headers)
     return Settings(url=target, subprotocols=subprotocols, **cast("dict[str, Any]", given))
+
+
+def _hint(unknown: Iterable[str]) -> str:
+    """Say where an option belongs that is known elsewhere."""
+    is_elsewhere = ReconnectingOptions.__annotations__.keys() >= set(unknown)
+    return " (only a socket that reconnects has it: create_reconnecting_ws)" if is_elsewhere else ""
 
 
 async def ask(source: Source[T]) -> T:
@@ -283,6 +289,14 @@ def check_type(name: str, value: object, wanted: type) -> None:
     """Refuse what is not of a type, as a `TypeError` that names both."""
     if not isinstance(value, wanted):
         raise TypeError(f"{name} must be a {wanted.__name__}, got {type(value).__name__}")
+
+
+def check_transport_has(method: str, transport: object) -> None:
+    """Refuse what is no transport, and a transport's class, of which no instance was made."""
+    if isinstance(transport, type):
+        raise TypeError(f"transport must be an instance, got the class {transport.__name__}")
+    if not callable(getattr(transport, method, None)):
+        raise TypeError(f"transport must have {method}(), got {type(transport).__name__}")
 
 
 def check_class(name: str, value: object, base: type) -> None:

@@ -410,9 +410,18 @@ async def serve_ws(
         await server.wait_closed()
 
 
+async def _listen(host: str | None, port: int) -> list[trio.SocketListener]:
+    """Listen on TCP; what the system says of a port in use does not name the port."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        error.add_note(f"while listening on {host or 'all addresses'}, port {port}")
+        raise
+
+
 @asynccontextmanager
 async def _running(handler: Handler, host: str | None, port: int, settings: ServerSettings) -> AsyncGenerator[Server]:
-    listeners = settings.listeners or await trio.open_tcp_listeners(port, host=host)
+    listeners = settings.listeners or await _listen(host, port)
     server = Server(handler, settings, listeners)
     async with peeled_nursery() as nursery:
         await nursery.start(server._run)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 import trio
 
-from trio_wsprim._options import Settings, check_type
+from trio_wsprim._options import Settings, check_transport_has, check_type
 from trio_wsprim._request import Rejection, Request
 from trio_wsprim._seam import ServerTransport
 from trio_wsprim._urls import check_subprotocols
@@ -96,8 +96,8 @@ class ServerSettings:
                 raise ValueError("ssl_context must be one for servers, such as ssl.Purpose.CLIENT_AUTH makes")
         if not (self.authorize is None or callable(self.authorize)):
             raise TypeError(f"authorize must be a function or None, got {type(self.authorize).__name__}")
-        if self.transport is not None and not callable(getattr(self.transport, "accept", None)):
-            raise TypeError(f"transport must have accept(), got {type(self.transport).__name__}")
+        if self.transport is not None:
+            check_transport_has("accept", self.transport)
 
 
 def read_server_settings(options: ServerOptions) -> ServerSettings:

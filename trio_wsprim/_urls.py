@@ -90,7 +90,7 @@ def _check_url_text(url: object) -> None:
     bad = re.search(r"[^!-~]|\\", url)
     if bad is not None:
         raise ValueError(
-            "url must be visible ASCII without backslashes (percent-encode the rest), "
+            "url must be visible ASCII without backslashes (percent-encode the rest; a host's name has an xn-- form), "
             f"got {_kind(bad.group())} at index {bad.start()}"
         )
 

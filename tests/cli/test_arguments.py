@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.metadata import version
 from typing import Final, get_args
 
 import pytest
@@ -59,6 +60,13 @@ def test_serve_takes_all_its_options() -> None:
         mode="chat", host="::1", port=0, heartbeat=3.0, cert="c", key="k", origins=("https://a.test", "null")
     )
     assert read_arguments(["serve", "--origin", "*"]) == ServeOrder(port=8765, origins=("*",))
+
+
+def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        read_arguments(["--version"])
+
+    assert capsys.readouterr() == (f"trio-wsprim {version('trio-wsprim')}\n", "")
 
 
 @pytest.mark.parametrize(

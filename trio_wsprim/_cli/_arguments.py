@@ -249,6 +249,16 @@ def _read_serve(parser: argparse.ArgumentParser, found: argparse.Namespace) -> S
 # ------------------------------------------------------------------------------------ the parsers
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that takes longer than all the rest here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it, and exit."""
+        from importlib.metadata import version
+
+        parser.exit(0, f"trio-wsprim {version('trio-wsprim')}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     program = _program()
     parser = argparse.ArgumentParser(
@@ -258,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, summary: str, description: str, examples: str) -> argparse.ArgumentParser:

@@ -15,22 +15,37 @@ All but `FaultProxy`, which sits between real sockets, runs on trio's clock, so 
 hours pass at once.
 """
 
-from ._network import Dial, MemoryNetwork, MemoryStream, memory_stream_pair
-from ._peer import Frame, Opcode, Peer, PeerClosed, Request, encode_frame, peer_over
+from ._codec import Frame, Opcode, Request, encode_frame
+from ._contract import check_transport, pair_over
+from ._log import EntryKind, FrameLog, LogEntry, Sender
+from ._memory import MemoryStream, Way, memory_stream_pair
+from ._network import Dial, MemoryNetwork
+from ._peer import Peer, PeerClosed, peer_over
+from ._promises import MakePair
 from ._proxy import FaultProxy, ProxyStatistics
+from ._transport import MemoryTransport
 
 __all__ = [
     "Dial",
+    "EntryKind",
     "FaultProxy",
     "Frame",
+    "FrameLog",
+    "LogEntry",
+    "MakePair",
     "MemoryNetwork",
     "MemoryStream",
+    "MemoryTransport",
     "Opcode",
     "Peer",
     "PeerClosed",
     "ProxyStatistics",
     "Request",
+    "Sender",
+    "Way",
+    "check_transport",
     "encode_frame",
     "memory_stream_pair",
+    "pair_over",
     "peer_over",
 ]

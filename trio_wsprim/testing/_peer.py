@@ -1,71 +1,36 @@
-"""A scripted peer: RFC 6455 by hand, so that a test can break every rule of it."""
+"""A scripted peer: the server's side of a connection, which does what a test tells it."""
 
-import enum
-import http
+from __future__ import annotations
+
 import socket
 import struct
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import sha1
+from random import Random
 from typing import Final, NoReturn, Protocol, cast, final, runtime_checkable
 
 import trio
 
-_GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
-# A mask need not be random here, and a constant one keeps runs alike (RFC 6455, section 5.7).
-_MASK: Final = b"\x37\xfa\x21\x3d"
+from trio_wsprim._values import Message, check_number
 
-
-class Opcode(enum.IntEnum):
-    """The opcodes that RFC 6455 defines; all others are reserved."""
-
-    CONTINUATION = 0
-    TEXT = 1
-    BINARY = 2
-    CLOSE = 8
-    PING = 9
-    PONG = 10
-
+from ._codec import (
+    Frame,
+    Opcode,
+    Request,
+    accept_key_for,
+    decode_frame,
+    encode_frame,
+    encode_rejection,
+    encode_response,
+    opcode_of,
+    parse_request,
+    to_payload,
+)
+from ._memory import MemoryStream, Parcel, parcel_of
 
 _DEFINED: Final[frozenset[int]] = frozenset(Opcode)
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame as it came from the client, its payload unmasked.
-
-    Attributes:
-        opcode: Usually one of `Opcode`, but a misbehaving client may send any up to 15.
-        rsv: The three reserved bits as a number; 4 is RSV1, the mark of a compressed message.
-    """
-
-    opcode: int
-    payload: bytes
-    fin: bool = True
-    masked: bool = True
-    rsv: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The head of an HTTP request.
-
-    Attributes:
-        path: As sent, with its query.
-        headers: Pairs of lower-case name and value, in the order sent.
-        raw: The head as it came, with the empty line that ends it.
-    """
-
-    method: str
-    path: str
-    headers: list[tuple[str, str]]
-    raw: bytes
-
-    def header(self, name: str) -> str | None:
-        """Give the first value of a header, whose name is in lower case; `None` without one."""
-        return next((value for given, value in self.headers if given == name), None)
+# Who reads slowly reads so many times a second.
+_READS_PER_SECOND: Final = 10
 
 
 class PeerClosed(Exception):
@@ -84,77 +49,6 @@ class PeerClosed(Exception):
     def __str__(self) -> str:
         """Say it in a sentence."""
         return f"the client sent a close frame with code {self.code} and reason {self.reason!r}"
-
-
-def encode_frame(opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, masked: bool = False) -> bytes:
-    """Write a frame as bytes, to send as they are, in pieces, or garbled.
-
-    Args:
-        rsv: The three reserved bits as a number, 0 to 7; 4 is RSV1.
-        masked: Whether to mask it, as servers must not and clients must.
-    """
-    first = fin << 7 | rsv << 4 | opcode
-    size = len(payload)
-    mask_bit = masked << 7
-    if size < 126:
-        head = bytes([first, mask_bit | size])
-    elif size < 2**16:
-        head = struct.pack("!BBH", first, mask_bit | 126, size)
-    else:
-        head = struct.pack("!BBQ", first, mask_bit | 127, size)
-    return head + (_MASK + _apply_mask(payload, _MASK) if masked else payload)
-
-
-def _apply_mask(payload: bytes, mask: bytes) -> bytes:
-    # One big exclusive-or: byte by byte, a megabyte would take a tenth of a second.
-    size = len(payload)
-    keys = (mask * (size // 4 + 1))[:size]
-    mixed = int.from_bytes(payload, "little") ^ int.from_bytes(keys, "little")
-    return mixed.to_bytes(size, "little")
-
-
-def _decode_frame(data: bytearray) -> tuple[Frame, int] | None:
-    """Read the first frame of `data` and its whole size; `None` if it is not all there."""
-    # Zeros for what is missing: the size that comes out is then at least the
-    # size of the head, and that alone tells that more has to come.
-    head = bytes(data[:14]).ljust(14, b"\0")
-    masked = bool(head[1] & 0x80)
-    size = head[1] & 0x7F
-    start = 2
-    if size == 126:
-        size, start = int.from_bytes(head[2:4]), 4
-    elif size == 127:
-        size, start = int.from_bytes(head[2:10]), 10
-    mask = head[start : start + 4] if masked else bytes(4)
-    start += 4 * masked
-    if len(data) < start + size:
-        return None
-    payload = _apply_mask(bytes(data[start : start + size]), mask)
-    frame = Frame(head[0] & 0x0F, payload, bool(head[0] & 0x80), masked, head[0] >> 4 & 0x07)
-    return frame, start + size
-
-
-def _parse_request(raw: bytes) -> Request:
-    line, *fields = raw.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-    method, path, *_ = *line.split(" "), ""
-    pairs = (field.partition(":") for field in fields)
-    return Request(method, path, [(name.lower(), value.strip()) for name, _, value in pairs], raw)
-
-
-def _encode_response(status: int, reason: str | None, headers: Iterable[tuple[str, str]]) -> bytes:
-    if reason is None:
-        known = {item.value: item.phrase for item in http.HTTPStatus}
-        reason = known.get(status, "")
-    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _to_payload(message: str | bytes) -> bytes:
-    return message.encode() if isinstance(message, str) else message
-
-
-def _opcode_of(message: str | bytes) -> Opcode:
-    return Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
 
 
 @runtime_checkable
@@ -181,6 +75,15 @@ def _sever(stream: trio.abc.Stream, *, reset: bool) -> None:
         raise TypeError(f"a {type(stream).__name__} cannot be closed without waiting")
 
 
+def _in_memory(stream: trio.abc.Stream) -> MemoryStream:
+    """Give the stream that can be frozen, below whatever is above it."""
+    if isinstance(stream, trio.SSLStream):
+        return _in_memory(cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream)
+    if isinstance(stream, MemoryStream):
+        return stream
+    raise TypeError(f"a {type(stream).__name__} cannot be frozen: only memory can, and sockets through a FaultProxy")
+
+
 @final
 class _Wire:
     """The bytes of a connection: whole writes out, and what came and was not used up."""
@@ -197,9 +100,42 @@ class _Wire:
         async with self._turn:
             await self.stream.send_all(data)
 
-    async def pull(self) -> None:
+    async def send_message(self, message: Message) -> None:
+        """Send a message in one frame; to a client in memory, without making one."""
+        if isinstance(self.stream, MemoryStream) and self.stream.sends_parcels:
+            async with self._turn:
+                await self.stream.send_parcel(parcel_of(message, masked=False))
+        else:
+            await self.send(encode_frame(opcode_of(message), to_payload(message)))
+
+    async def pull(self, most: int | None = None) -> None:
         """Wait for more bytes; raise `trio.EndOfChannel` at EOF."""
-        data = await self.stream.receive_some()
+        self._take_in(await self.stream.receive_some(most))
+
+    async def receive_frame(self) -> Frame:
+        """Wait for a frame; raise `trio.EndOfChannel` at EOF."""
+        while (frame := self.take_frame()) is None:
+            if not isinstance(self.stream, MemoryStream):
+                await self.pull()
+                continue
+            chunk = await self.stream.receive_chunk()
+            if isinstance(chunk, Parcel):
+                if not self.unused:
+                    return chunk.as_frame()
+                chunk = chunk.encode()
+            self._take_in(chunk)
+        return frame
+
+    def take_frame(self) -> Frame | None:
+        """Give the next frame of what is there; `None` if it is not complete."""
+        decoded = decode_frame(self.unused)
+        if decoded is None:
+            return None
+        frame, size = decoded
+        del self.unused[:size]
+        return frame
+
+    def _take_in(self, data: bytes | bytearray) -> None:
         if not data:
             raise trio.EndOfChannel(f"EOF, with {len(self.unused)} bytes left that are no whole")
         self.unused += data
@@ -232,7 +168,9 @@ class Peer:
 
     __slots__ = (
         "_close_sent",
+        "_is_accepted",
         "_parts",
+        "_rng",
         "_wire",
         "answer_close",
         "answer_pings",
@@ -240,10 +178,12 @@ class Peer:
         "request",
     )
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, rng: Random | None = None) -> None:
         self._wire = _Wire(stream)
+        self._rng = rng or Random(0)
         self._parts: list[Frame] = []
         self._close_sent = False
+        self._is_accepted = False
         self.request: Request | None = None
         self.frames: list[Frame] = []
         self.answer_pings = True
@@ -253,6 +193,11 @@ class Peer:
     def stream(self) -> trio.abc.Stream:
         """The stream underneath, for instance to put TLS over it: `peer_over(SSLStream(...))`."""
         return self._wire.stream
+
+    @property
+    def is_open(self) -> bool:
+        """Whether we have accepted the client, and sent no close frame."""
+        return self._is_accepted and not self._close_sent
 
     @property
     def pings(self) -> list[bytes]:
@@ -283,7 +228,7 @@ class Peer:
         """
         while (end := self._wire.unused.find(b"\r\n\r\n")) < 0:
             await self._wire.pull()
-        self.request = _parse_request(self._wire.take(end + 4))
+        self.request = parse_request(self._wire.take(end + 4))
         return self.request
 
     async def accept(
@@ -307,8 +252,7 @@ class Peer:
         """
         request = self.request or await self.read_request()
         if accept_key is None:
-            key = (request.header("sec-websocket-key") or "") + _GUID
-            accept_key = b64encode(sha1(key.encode(), usedforsecurity=False).digest()).decode()
+            accept_key = accept_key_for(request.header("sec-websocket-key") or "")
         answer = [
             ("Upgrade", "websocket"),
             ("Connection", "Upgrade"),
@@ -316,7 +260,8 @@ class Peer:
         ]
         if subprotocol is not None:
             answer.append(("Sec-WebSocket-Protocol", subprotocol))
-        await self._wire.send(_encode_response(101, None, [*answer, *headers]))
+        await self._wire.send(encode_response(101, None, [*answer, *headers]))
+        self._is_accepted = True
         return request
 
     async def reject(
@@ -342,10 +287,7 @@ class Peer:
         Cancellation: may be partial. The answer may have gone out whole, in part or not at all.
         """
         request = self.request or await self.read_request()
-        answer = list(headers)
-        if not {"content-length", "transfer-encoding"} & {name.lower() for name, _ in answer}:
-            answer.append(("Content-Length", str(len(body))))
-        await self._wire.send(_encode_response(status, reason, answer) + body)
+        await self._wire.send(encode_rejection(status, reason, headers, body))
         return request
 
     # --- sending ---
@@ -355,7 +297,7 @@ class Peer:
 
         Cancellation: may be partial, and then nothing sensible can follow.
         """
-        await self.send_frame(_opcode_of(message), _to_payload(message))
+        await self._wire.send_message(message)
 
     async def send_fragments(self, parts: Sequence[str | bytes]) -> None:
         r"""Send one message with each part in a frame of its own, in one write.
@@ -366,9 +308,9 @@ class Peer:
 
         Cancellation: may be partial, and then nothing sensible can follow.
         """
-        opcodes = [_opcode_of(parts[0])] + [Opcode.CONTINUATION] * (len(parts) - 1)
+        opcodes = [opcode_of(parts[0])] + [Opcode.CONTINUATION] * (len(parts) - 1)
         frames = [
-            encode_frame(opcode, _to_payload(part), fin=number == len(parts))
+            encode_frame(opcode, to_payload(part), fin=number == len(parts))
             for number, (opcode, part) in enumerate(zip(opcodes, parts, strict=True), 1)
         ]
         await self._wire.send(b"".join(frames))
@@ -415,6 +357,35 @@ class Peer:
         """
         await self._wire.send(data)
 
+    async def send_part(self, message: str | bytes, size: int) -> None:
+        """Send only the first bytes of a message's frame; `send_raw` may send others behind them.
+
+        Args:
+            message: Of which to make the frame.
+            size: How many bytes of the frame, its header included, at least 1 and fewer than all.
+
+        Raises:
+            ValueError: If the frame has not so many.
+
+        Cancellation: may be partial, and then nothing sensible can follow.
+        """
+        frame = encode_frame(opcode_of(message), to_payload(message))
+        if not 1 <= size < len(frame):
+            raise ValueError(f"size must be from 1 to {len(frame) - 1}, as the frame has {len(frame)}, got {size!r}")
+        await self._wire.send(frame[:size])
+
+    async def send_garbled(self, message: str | bytes) -> None:
+        """Send a message whose frame was garbled on the way: noise, by the network's seed.
+
+        Its reserved bits are set whatever the noise is, so no client can take it for a good frame: it is a breach of
+        the protocol, and ends the connection with 1002. Before the handshake it is an answer that is no HTTP.
+
+        Cancellation: may be partial, and then nothing sensible can follow.
+        """
+        frame = encode_frame(opcode_of(message), to_payload(message))
+        noise = self._rng.randbytes(len(frame))
+        await self._wire.send(bytes([noise[0] | 0x70]) + noise[1:])
+
     # --- receiving ---
 
     async def receive_frame(self) -> Frame:
@@ -425,10 +396,7 @@ class Peer:
 
         Cancellation: atomic.
         """
-        while (decoded := _decode_frame(self._wire.unused)) is None:
-            await self._wire.pull()
-        frame, size = decoded
-        self._wire.take(size)
+        frame = await self._wire.receive_frame()
         self.frames.append(frame)
         return frame
 
@@ -463,6 +431,28 @@ class Peer:
         frames are in `frames`.
         """
         return [await self.receive() for _ in range(count)]
+
+    async def read_slowly(self, bytes_per_second: float) -> None:
+        """Read no faster than that until the client is gone, so that it is pushed back on; answer nothing.
+
+        Frames show up in `frames` when they are complete. The client's buffer and ours go on taking what there is room
+        for: give the network a small `buffer_size` to see what happens when there is none.
+
+        Args:
+            bytes_per_second: At least 1.
+
+        Cancellation: atomic.
+        """
+        check_number("bytes_per_second", bytes_per_second, least=1)
+        most = max(1, int(bytes_per_second / _READS_PER_SECOND))
+        with suppress(trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
+            if self.request is None:
+                await self.read_request()
+            while True:
+                await self._wire.pull(most)
+                while (frame := self._wire.take_frame()) is not None:
+                    self.frames.append(frame)
+                await trio.sleep(most / bytes_per_second)
 
     # --- whole scripts ---
 
@@ -505,6 +495,27 @@ class Peer:
         """
         await self.stream.aclose()
 
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close as a server does: a close frame, the client's answer, EOF. What it says before that goes to `frames`.
+
+        Args:
+            code: Any number, allowed or not; `None` for an empty frame, whatever the reason.
+            reason: At most 123 bytes of UTF-8 would be allowed.
+
+        Raises:
+            trio.EndOfChannel: If the client closed the stream instead of answering; our end is closed, too.
+
+        Cancellation: may be partial. The stream stays open.
+        """
+        await self.send_close(code, reason)
+        try:
+            while (await self.receive_frame()).opcode != Opcode.CLOSE:
+                pass
+        except trio.EndOfChannel:
+            await self.aclose()
+            raise
+        await self.aclose()
+
     async def half_close(self) -> None:
         """Send EOF, and go on receiving.
 
@@ -530,6 +541,20 @@ class Peer:
         Works in memory, over sockets, and over TLS on either.
         """
         _sever(self.stream, reset=True)
+
+    def freeze(self) -> None:
+        """Let nothing through in either direction from now on, not even a FIN or an RST: a black hole.
+
+        What both ends write is held as far as the buffers go. Other connections are not touched.
+
+        Raises:
+            TypeError: If the connection is not in memory.
+        """
+        _in_memory(self.stream).freeze()
+
+    def thaw(self) -> None:
+        """Let through again, first of all what was held."""
+        _in_memory(self.stream).thaw()
 
     def _check(self, frame: Frame) -> None:
         if not frame.masked:

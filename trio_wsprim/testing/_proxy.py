@@ -225,12 +225,12 @@ class _Connection:
 class FaultProxy:
     """A TCP proxy on the loopback interface, with faults on command.
 
-    ```python
-    async with FaultProxy("127.0.0.1", server_port) as proxy:
-        async with create_reconnecting_ws(f"ws://{proxy.host}:{proxy.port}") as ws:
-            proxy.latency = 0.05
-            proxy.reset()
-    ```
+    In short::
+
+        async with FaultProxy("127.0.0.1", server_port) as proxy:
+            async with create_reconnecting_ws(f"ws://{proxy.host}:{proxy.port}") as ws:
+                proxy.latency = 0.05
+                proxy.reset()
 
     Commands never wait, hold for all connections open now, and, where they describe a state (frozen, refusing, slow),
     for all to come. A connection carries bytes in both directions, and the EOF or RST with which an end leaves. It

@@ -20,16 +20,17 @@ async def watch(events: trio.MemoryReceiveChannel[Event]) -> None:
                 pass
 
 
-async def main(url: str = "ws://localhost:5000") -> None:
+async def main(url: str = "ws://localhost:5000", messages: int = 60, pause: float = 1.0) -> None:
     async with (
         create_reconnecting_ws(url, delay=0.5) as ws,
         ws.events() as events,  # first thing after opening: then it misses nothing
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(watch, events)
-        for text in ("one", "two"):
-            await ws.send(text)
+        for number in range(messages):
+            await ws.send(str(number))
             print("got", await ws.receive())
+            await trio.sleep(pause)
         await ws.aclose()
 
 
