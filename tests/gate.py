@@ -73,7 +73,9 @@ def all_steps(scratch: Path) -> Sequence[Step]:
     # A fragment that towncrier cannot place would be found only on the day of a release.
     draft = python_module("towncrier", "build", "--draft", "--version", "next")
     # `coverage run` rather than pytest-cov: it sees what a pytest plugin imports, too.
-    tests = python_module("coverage", "run", "-m", "pytest")
+    # A process for each core; each file's tests in one of them.
+    tests = python_module("coverage", "run", "-m", "pytest", "-n", "auto", "--dist", "loadfile")
+    coverage = [python_module("coverage", "combine", "--quiet"), python_module("coverage", "report")]
     return (
         Step(name="format", commands=[python_module("ruff", "format", "--check", ".")]),
         Step(name="lint", commands=[python_module("ruff", "check", ".")]),
@@ -81,7 +83,7 @@ def all_steps(scratch: Path) -> Sequence[Step]:
         Step(name="pyright", commands=[pyright]),
         Step(name="imports", commands=[LINT_IMPORTS]),
         Step(name="changes", commands=[draft]),
-        Step(name="tests", commands=[tests, python_module("coverage", "report")], is_fast=False),
+        Step(name="tests", commands=[tests, *coverage], is_fast=False),
         Step(name="docs", commands=[build_docs(scratch)], is_fast=False),
         Step(name="package", commands=[python_module("tests.package")], is_fast=False),
     )

@@ -256,7 +256,8 @@ class _Version(argparse.Action):
         """Print it, and exit."""
         from importlib.metadata import version
 
-        parser.exit(0, f"trio-wsprim {version('trio-wsprim')}\n")
+        print("trio-wsprim", version("trio-wsprim"))
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
