@@ -64,30 +64,14 @@ class Swap:
         return swapped
 
 
-@final
-class SwappedStream(trio.abc.HalfCloseableStream):
-    """The stream of a peer who is to be a client: what it says as a server goes out as a client's, and back.
-
-    Args:
-        peer: Has shaken hands, and is spoken to by nobody else from now on.
-
-    Attributes:
-        outgoing: Swaps what goes out.
-    """
+class StreamOfPeer(trio.abc.HalfCloseableStream):
+    """The stream of a peer that has been wrapped, as far as nothing is done to it: subclasses say how it is read."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._incoming = Swap()
-        self.outgoing = Swap()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while data := await self._peer.stream.receive_some():
-            if swapped := self._incoming(data):
-                return swapped
-        return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._peer.stream.send_all(self.outgoing(data))
+        await self._peer.stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._peer.stream.wait_send_all_might_not_block()
@@ -103,3 +87,29 @@ class SwappedStream(trio.abc.HalfCloseableStream):
 
     def reset(self) -> None:
         self._peer.reset()
+
+
+@final
+class SwappedStream(StreamOfPeer):
+    """The stream of a peer who is to be a client: what it says as a server goes out as a client's, and back.
+
+    Args:
+        peer: Has shaken hands, and is spoken to by nobody else from now on.
+
+    Attributes:
+        outgoing: Swaps what goes out.
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(peer)
+        self._incoming = Swap()
+        self.outgoing = Swap()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while data := await self._peer.stream.receive_some():
+            if swapped := self._incoming(data):
+                return swapped
+        return b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await super().send_all(self.outgoing(data))

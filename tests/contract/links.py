@@ -13,13 +13,13 @@ from typing import Final, Protocol, final
 import pytest
 import trio
 
-from tests.roles import SwappedStream
+from tests.roles import StreamOfPeer, SwappedStream
 from tests.tls import HOST, client_context, server_context
-from trio_wsprim import ConnectionFailed, Rejection, Request
+from trio_wsprim import Rejection, Request
 from trio_wsprim._seam import Reception, ServerTransport
 from trio_wsprim._tls import TlsStream, start_tls
 from trio_wsprim.abc import Incoming, Link, Transport, Upgrade
-from trio_wsprim.testing import MemoryNetwork, MemoryStream, Peer, encode_frame, memory_stream_pair, peer_over
+from trio_wsprim.testing import MemoryNetwork, Peer, encode_frame, memory_stream_pair, peer_over
 from trio_wsprim.transports import TrioWebsocketTransport, WebsocketsTransport
 
 # Seconds, of real time over sockets: who takes this long hangs.
@@ -183,14 +183,14 @@ async def accept(peer: Peer, kind: Kind, subprotocols: Sequence[str] = (), behin
 
 
 @final
-class Inflating(trio.abc.HalfCloseableStream):
+class Inflating(StreamOfPeer):
     """A peer's end of a compressed connection, whose reader sees what the link says as it was.
 
     What it says itself goes out uncompressed, as it may (RFC 7692, 6).
     """
 
     def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+        super().__init__(peer)
         self._inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         self._is_over = False
 
@@ -208,30 +208,6 @@ class Inflating(trio.abc.HalfCloseableStream):
         if frame.rsv == 4:
             payload = self._inflater.decompress(payload + TAIL)
         return encode_frame(frame.opcode, payload, fin=frame.fin, rsv=frame.rsv & 3, masked=frame.masked)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._peer.stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._peer.stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        await self._peer.half_close()
-
-    async def aclose(self) -> None:
-        await self._peer.aclose()
-
-    def close(self) -> None:
-        self._peer.drop()
-
-    def reset(self) -> None:
-        self._peer.reset()
-
-
-async def fails_to_open(kind: Kind, stream: MemoryStream) -> None:
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(ConnectionFailed):
-            await kind.transport.connect(nursery, stream, Upgrade(host="example.test", resource="/"))
 
 
 # ------------------------------------------------------------------------------------ over sockets
@@ -337,16 +313,3 @@ async def expect(kind: type[BaseException], work: Callable[[], Awaitable[object]
         await work()
     assert type(caught.value) is kind
     return caught.value
-
-
-async def read_to_end(peer: Peer) -> None:
-    """Have the peer read all that is still to come."""
-    with pytest.raises(trio.EndOfChannel):
-        while True:
-            await peer.receive_frame()
-
-
-async def cancel_after(steps: int, scope: trio.CancelScope) -> None:
-    for _ in range(steps):
-        await trio.lowlevel.checkpoint()
-    scope.cancel()

@@ -129,6 +129,17 @@ async def test_a_client_at_fault_is_told_the_code_and_has_a_moment_to_read_it(
             await client.receive_frame()
 
 
+async def test_a_client_at_fault_that_answers_is_not_waited_for(kind: Kind, autojump_clock: MockClock) -> None:
+    async with ended(kind, encode_frame(Opcode.TEXT, b"\xff")) as (link, client), trio.open_nursery() as nursery:
+        nursery.start_soon(closing, link)
+        assert (await client.receive_frame()).opcode == Opcode.CLOSE
+        await trio.sleep(0.125)
+        await client.send("still under way")
+        await client.send_close(1007)
+        await trio.sleep(0.0625)
+        assert nursery.child_tasks == frozenset()
+
+
 @pytest.mark.parametrize("how", ["half_close", "drop", "reset"])
 async def test_a_client_at_fault_that_hangs_up_is_not_waited_for(
     how: str, kind: Kind, autojump_clock: MockClock

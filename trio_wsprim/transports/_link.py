@@ -290,6 +290,9 @@ class LaneLink:
             if self._is_server and self.ending.clean:
                 return
             with trio.move_on_after(_LINGER):
+                close = await self._hear_close() if self._is_server else None
+                if close is not None and not close.malformed:
+                    return  # the client has read why, and says no more
                 while await self._wire.receive_some():
                     pass
 
