@@ -1,7 +1,7 @@
 """The tables and charts of `docs/performance.md`, drawn from the record of a run.
 
-`python -m benchmarks._speed_page` draws them anew from `benchmarks/results/speed.json`, which is what `--json` wrote; the
-charts only where matplotlib is installed.
+`python -m benchmarks._speed_page` draws them anew from `benchmarks/results/speed.json`, which is what `--json` wrote;
+the charts only where matplotlib is installed.
 """
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Final
@@ -8,6 +9,10 @@ from hypothesis import HealthCheck, settings
 import trio_wsprim
 from tests import sockets
 from trio_wsprim.abc import Transport
+
+# The workers of pytest-xdist ignore it, and so does whatever a shell starts in the background; then programs that tests
+# start would, too, and one that a test interrupts would never know.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machines that run this are shared and noisy, so how long an example took says nothing: no
 # deadline, no complaint about slow generation. Derandomized, a red run is red for everybody.

@@ -489,6 +489,26 @@ async def test_messages_that_stay_undelivered_are_an_error_of_the_block(autojump
     assert caught.value.messages == ws.undelivered == unsent("1", "2")
 
 
+async def test_what_kept_messages_undelivered_is_the_cause(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    network.refuse()
+    with pytest.raises(UndeliveredError) as caught:
+        async with create_ws(URL, open_stream=network.open_stream) as ws:
+            await ws.send("1")  # and it fails while the block ends
+    assert isinstance(caught.value.__cause__, ConnectionFailed)
+
+
+async def test_a_failure_that_has_healed_is_no_cause_of_what_stays_undelivered(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork(buffer_size=64)
+    network.refuse()
+    with pytest.raises(UndeliveredError) as caught:
+        async with create_reconnecting_ws(URL, open_stream=network.open_stream, close_timeout=1) as ws:
+            _peer = await accept(network, ws)  # at the second dial; it reads nothing
+            await ws.send("x" * 10_000)
+    assert isinstance(ws.statistics().last_error, ConnectionFailed)
+    assert caught.value.__cause__ is None
+
+
 async def test_the_error_that_ended_it_comes_before_undelivered(autojump_clock: MockClock) -> None:
     network = MemoryNetwork()
     network.refuse()

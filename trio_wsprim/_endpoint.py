@@ -39,6 +39,7 @@ class Facts:
         url: Shown without secrets; empty before a url function first said one.
         opened_at: When the present connection opened, on trio's clock; `None` without one.
         dropped: Messages dropped, in and out.
+        trouble: Why there is no connection; `None` if nothing has failed since the latest one opened.
     """
 
     url: str = ""
@@ -50,6 +51,7 @@ class Facts:
     connections: int = 0
     dropped: int = 0
     last_error: BaseException | None = None
+    trouble: BaseException | None = None
 
 
 @final
@@ -129,7 +131,7 @@ class Endpoint:
     def emit(self, event: Event) -> None:
         """Tell those who watch, and remember what went wrong."""
         if isinstance(event, ErrorEvent | CloseEvent) and event.error is not None:
-            self.facts.last_error = event.error
+            self.facts.last_error = self.facts.trouble = event.error
         self.hub.emit(event)
 
     def _drop(self, event: DropEvent) -> None:

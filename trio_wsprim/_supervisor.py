@@ -233,6 +233,7 @@ class Supervisor:
     async def _live(self, link: Link, unread: Sequence[Incoming], number: int) -> Exception | None:
         endpoint, facts = self._endpoint, self._endpoint.facts
         facts.connections += 1
+        facts.trouble = None
         facts.opened_at = opened_at = trio.current_time()
         facts.subprotocol, facts.response_headers, facts.latency = link.subprotocol, link.response_headers, None
         self._life = life = Life(endpoint, link, unread)

@@ -325,7 +325,10 @@ class WebSocket(trio.abc.Channel[Message]):
 
     @property
     def latency(self) -> float | None:
-        """Round-trip time of the last answered ping, in seconds; `None` before the first."""
+        """Round-trip time of the last answered ping, in seconds; `None` before the first.
+
+        The pings of a heartbeat are not timed.
+        """
         return self._endpoint.facts.latency
 
     @property
@@ -404,7 +407,7 @@ class WebSocket(trio.abc.Channel[Message]):
         if not (end.error is None or end.was_told or end.error is self._told):
             raise fresh(end.error)
         if self.undelivered and not self._was_closed:
-            raise UndeliveredError(self.undelivered)
+            raise UndeliveredError(self.undelivered) from self._endpoint.facts.trouble
 
 
 @final

@@ -148,7 +148,7 @@ async def test_a_head_can_be_had_again_with_nothing_but_what_matters(autojump_cl
     answer = await read(curious)
     assert answer.head == curious
     assert answer.plain_head == (
-        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: keep-alive, Upgrade\r\n"
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"sec-websocket-accept: y\r\n\r\n"
     )
     assert (await read(answer.plain_head)).plain_head == answer.plain_head

@@ -18,7 +18,7 @@ import trio
 from trio_wsprim._errors import ConnectionFailed, ConnectionRejected
 from trio_wsprim._retry import parse_retry_after
 from trio_wsprim._wire import Wire
-from trio_wsprim.transports._http import OURS, Headers, decode_headers, has_member, members, plain_head
+from trio_wsprim.transports._http import OURS, Headers, decode_headers, has_member, members
 
 _SWITCHING: Final = 101
 # The field's servers and proxies stop at 8 to 64 KiB of head.
@@ -53,8 +53,13 @@ class Answer:
 
     @property
     def plain_head(self) -> bytes:
-        """The head again, for a core; see `_http.plain_head`."""
-        return plain_head("HTTP/1.1 101 Switching Protocols", self.headers)
+        """The head again, for a core: what it has to judge, and nothing that it could stumble over.
+
+        Cores are stricter than h11 about line ends, lengths and words, each about others; `fault` has judged the rest.
+        """
+        ours = (f"{name}: {value}" for name, value in self.headers if name.startswith(OURS))
+        lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", *ours, "\r\n"]
+        return "\r\n".join(lines).encode("latin-1")
 
     def fault(self, subprotocols: Sequence[str], *, has_extensions: bool = False) -> str | None:
         """Say what the server has chosen that it had no choice of, in words that quote nothing of it.
@@ -104,6 +109,8 @@ async def read_answer(wire: Wire) -> Answer:
             if event.status_code == _SWITCHING:
                 return Answer(came[: len(came) - len(rest)], rest, decode_headers(event.headers), event.http_version)
             came = rest  # 103 and its like may come first (RFC 9110, 15.2)
+            if came:
+                _check_first_line(came)
             continue
         data = await wire.receive_some()
         if not data:

@@ -24,7 +24,6 @@ _COMMON: Final = {
     )
 }
 
-JUDGED: Final = frozenset({"connection", "upgrade"})
 OURS: Final = "sec-websocket-"
 
 
@@ -42,13 +41,3 @@ def members(headers: Headers, name: str) -> list[str]:
 def has_member(headers: Headers, name: str, wanted: str) -> bool:
     """Whether a list has a member, whatever its case."""
     return wanted in {word.lower() for word in members(headers, name)}
-
-
-def plain_head(first_line: str, headers: Headers) -> bytes:
-    """Write a head again, as plainly as it can be written, with what a handshake is judged by and nothing else.
-
-    For a core that is stricter than h11 about line ends, lengths, and words that do not matter.
-    """
-    lines = [f"{name}: {value}" for name, value in headers if name in JUDGED or name.startswith(OURS)]
-    # What is said twice in the same words is said once.
-    return "\r\n".join([first_line, *dict.fromkeys(lines), "\r\n"]).encode("latin-1")

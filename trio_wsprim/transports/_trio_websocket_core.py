@@ -82,7 +82,7 @@ class TrioWebsocketCore:
 
     async def check(self, answer: Answer) -> None:
         """See `HandshakeCore`."""
-        self._guard.feed(answer.head)
+        self._guard.feed(answer.plain_head)
         await self._settled.wait()
         if self.over:
             raise HandshakeFault(f"the server's 101 is no WebSocket handshake: {self.failure}") from self.failure
