@@ -174,6 +174,19 @@ async def test_a_peer_that_hangs_up_in_tls_is_told_at_once(autojump_clock: MockC
     assert (trio.current_time(), network.live) == (0, 0)
 
 
+async def test_where_the_system_has_no_certificates_that_is_told_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    def find_nothing() -> ssl.SSLContext:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    network = MemoryNetwork()
+    monkeypatch.setattr("trio_wsprim._dial._default_context", find_nothing)
+    error = await fail("wss://example.test/", open_stream=network.open_stream)
+    assert "No such file or directory" in str(error)
+    assert network.live == 0
+
+
 async def test_a_context_for_servers_is_told_and_leaves_nothing(autojump_clock: MockClock) -> None:
     network = MemoryNetwork()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1098,3 +1098,10 @@ async def test_what_went_out_once_may_still_expire_before_it_goes_out_again(auto
     assert kit.drops == [DropEvent("a", "expired")]
     assert kit.outbox.is_empty
     assert kit.outbox.messages_unconfirmed == 0
+
+
+def test_what_goes_wrong_where_nobody_owns_an_outbox_is_raised() -> None:
+    kit = Kit()
+
+    with pytest.raises(ZeroDivisionError):
+        kit.outbox.fail(ZeroDivisionError())

@@ -30,10 +30,9 @@ _DEFAULT_PORT: Final = 8765
 
 _EXAMPLES: Final = """\
 examples:
-  {prog} serve                  an echo server on ws://127.0.0.1:8765/
-  {prog} connect ws://127.0.0.1:8765/
-                                        type lines to it
-  {prog} COMMAND --help         all about a command
+  {prog} serve  # an echo server on ws://127.0.0.1:8765/
+  {prog} connect ws://127.0.0.1:8765/  # type lines to it
+  {prog} COMMAND --help  # all about a command
 """
 
 _CONNECT: Final = """\
@@ -51,11 +50,9 @@ _CONNECT_EXAMPLES: Final = """\
 examples:
   {prog} connect wss://example.com/chat
   echo hello | {prog} connect --once wss://example.com/echo
-  {prog} connect --json --linger inf wss://example.com/feed < /dev/null | jq .text
-                                  follow a feed, and send nothing
+  {prog} connect --json --linger inf wss://example.com/feed < /dev/null | jq .text  # a feed
   {prog} connect --header 'Authorization: Bearer …' --subprotocol chat wss://example.com/
-  {prog} connect --heartbeat 20 --resend unconfirmed wss://example.com/
-                                  find a dead peer, and lose nothing
+  {prog} connect --heartbeat 20 --resend unconfirmed wss://example.com/  # lose nothing
   {prog} connect --ca authority.pem --cert me.pem --key me.key wss://intern.example/
 
 exit codes:
@@ -98,12 +95,11 @@ Usually what was handed to the network is not sent again, so nothing comes twice
 """
 _DEMO_EXAMPLES: Final = """\
 examples:
-  {prog} demo              colour and a live line, if the terminal and `rich` are there
-  {prog} demo --plain      plain lines
-  {prog} demo --seed 7     the same waits each time
-  {prog} demo --resend unconfirmed
-                                          lose nothing: what is not proved to have arrived is sent again
-  {prog} demo | tee log    plain lines too: a pipe gets no control codes
+  {prog} demo  # colour and a live line, if the terminal and `rich` are there
+  {prog} demo --plain  # plain lines
+  {prog} demo --seed 7  # the same waits each time
+  {prog} demo --resend unconfirmed  # lose nothing: what is not proved to have arrived is sent again
+  {prog} demo | tee log  # plain lines too: a pipe gets no control codes
 """
 
 
@@ -256,7 +252,7 @@ class _Version(argparse.Action):
         """Print it, and exit."""
         from importlib.metadata import version
 
-        print("trio-wsprim", version("trio-wsprim"))
+        sys.stdout.write(f"trio-wsprim {version('trio-wsprim')}\n")
         parser.exit()
 
 
