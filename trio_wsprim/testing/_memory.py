@@ -185,16 +185,16 @@ class Pipe:
         # Whether a reader waits for whatever comes.
         self._is_awaited = False
         # The writer is done: what is unread can be read, and then comes EOF.
-        self.finished = False
+        self.finished: bool = False
         # Whether the reader has seen that.
         self._is_over = False
         # The reader went away, or the connection was reset: nothing can be
         # written or read. A reader that went away itself finds its own stream
         # closed before it looks here, so one flag does for both.
         self._severed = False
-        self.is_frozen = False
+        self.is_frozen: bool = False
         # Whether the reader knows what to do with them; else they would only be encoded later.
-        self.takes_parcels = False
+        self.takes_parcels: bool = False
 
     # -------------------------------------------------------------------------------- writing
 

@@ -97,10 +97,10 @@ class MemoryNetwork:
         self._streams: dict[MemoryStream, None] = {}
         self._thawed: trio.Event | None = None
         self.dials: list[Dial] = []
-        self.live = 0
-        self.most_live = 0
-        self.to_server = Way(self._rng)
-        self.to_client = Way(self._rng)
+        self.live: int = 0
+        self.most_live: int = 0
+        self.to_server: Way = Way(self._rng)
+        self.to_client: Way = Way(self._rng)
         self.log: FrameLog = self._recorder.log()
 
     def __repr__(self) -> str:

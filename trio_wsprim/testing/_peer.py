@@ -186,8 +186,8 @@ class Peer:
         self._is_accepted = False
         self.request: Request | None = None
         self.frames: list[Frame] = []
-        self.answer_pings = True
-        self.answer_close = True
+        self.answer_pings: bool = True
+        self.answer_close: bool = True
 
     @property
     def stream(self) -> trio.abc.Stream:

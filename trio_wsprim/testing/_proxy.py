@@ -268,8 +268,8 @@ class FaultProxy:
         self._is_refusing = False
         self._refused = 0
         self._run: AbstractAsyncContextManager[None] | None = None
-        self.host = _HOST
-        self.port = 0
+        self.host: str = _HOST
+        self.port: int = 0
 
     async def __aenter__(self) -> Self:
         """Listen, on a port that the system chooses.
