@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +17,8 @@ from trio_wsprim._scopes import Bell, OneAtATime, Pace
 from trio_wsprim._seam import Ending, Incoming, Outgoing, Ping, Pong
 from trio_wsprim._values import Message
 from trio_wsprim.transports._answer import Answer
+from trio_wsprim.transports._fragments import Fragments
+from trio_wsprim.transports._link import Breach
 
 from ._codec import Opcode
 from ._memory import MemoryStream, Parcel, parcel_of
@@ -27,34 +28,6 @@ _LOST: Final = Ending(1006, "", clean=False)
 _LINGER: Final = 0.25
 # Bytes of a frame's header and mask, before the payload of a close frame.
 _CLOSE_HEAD: Final = 6
-
-
-class _Breach(Exception):
-    """What the peer has sent breaks the protocol."""
-
-    def __init__(self, code: int, sentence: str) -> None:
-        super().__init__(code, sentence)
-        self.code = code
-        self.sentence = sentence
-
-
-@final
-class _Fragments:
-    """A message that comes in pieces; text is decoded as it comes, so that what is no UTF-8 is found at once."""
-
-    __slots__ = ("_decoder", "_parts")
-
-    def __init__(self, opcode: int) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == Opcode.TEXT else None
-        self._parts: list[str | bytes] = []
-
-    def add(self, data: bytes, *, is_last: bool) -> None:
-        self._parts.append(data if self._decoder is None else self._decoder.decode(data, is_last))
-
-    def message(self) -> Message:
-        if self._decoder is None:
-            return b"".join(part for part in self._parts if isinstance(part, bytes))
-        return "".join(part for part in self._parts if isinstance(part, str))
 
 
 @final
@@ -234,7 +207,7 @@ class MemoryLink:
         self._decoder = FrameDecoder(max_message_bytes)
         if answer.rest:
             self._decoder.feed(answer.rest)
-        self._fragments: _Fragments | None = None
+        self._fragments: Fragments | None = None
         # What was found behind messages, and is not dealt with yet.
         self._held: OtherFrame | TooBig | None = None
         self._error: ConnectionClosed | None = None
@@ -359,15 +332,15 @@ class MemoryLink:
         """Deal with a frame that is no plain message."""
         try:
             return self._judge(frame)
-        except _Breach as breach:
+        except Breach as breach:
             self._outgoing.queue(Opcode.CLOSE, _close_payload(breach.code, breach.sentence))
             self._end(Ending(breach.code, breach.sentence, clean=False, is_breach=True))
 
     def _judge(self, frame: OtherFrame | TooBig) -> Incoming | None:
         if isinstance(frame, TooBig):
-            raise _Breach(TOO_BIG, frame.sentence)
+            raise Breach(TOO_BIG, frame.sentence)
         if frame.malformed:
-            raise _Breach(PROTOCOL_ERROR, "malformed frame")
+            raise Breach(PROTOCOL_ERROR, "malformed frame")
         if frame.opcode == Opcode.PONG:
             return Pong(frame.payload)
         if frame.opcode == Opcode.PING:
@@ -381,14 +354,14 @@ class MemoryLink:
         """Put fragments together; give the message that is complete."""
         if frame.opcode != Opcode.CONTINUATION:
             if frame.ends_message:  # whole, and not left to us but for this
-                raise _Breach(INVALID_DATA, "text that is not UTF-8")
-            self._fragments = _Fragments(frame.opcode)
+                raise Breach(INVALID_DATA, "text that is not UTF-8")
+            self._fragments = Fragments(is_text=frame.opcode == Opcode.TEXT)
         fragments = self._fragments
         assert fragments is not None, "the decoder lets no fragment pass that continues nothing"
         try:
             fragments.add(frame.payload, is_last=frame.ends_message)
         except UnicodeDecodeError:
-            raise _Breach(INVALID_DATA, "text that is not UTF-8") from None
+            raise Breach(INVALID_DATA, "text that is not UTF-8") from None
         if not frame.ends_message:
             return None
         self._fragments = None
@@ -398,7 +371,7 @@ class MemoryLink:
         """End the link as the peer wishes, and owe it the same close frame in return (RFC 6455, 5.5.1)."""
         close = read_close(payload)
         if close.malformed:
-            raise _Breach(close.code, close.reason)
+            raise Breach(close.code, close.reason)
         self._outgoing.queue(Opcode.CLOSE, payload)
         self._is_peers_close = True
         self._end(Ending(close.code, close.reason, clean=False))

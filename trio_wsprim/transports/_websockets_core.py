@@ -6,7 +6,6 @@ checks no UTF-8 and puts no fragments together; that is done here.
 
 from __future__ import annotations
 
-import codecs
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final, cast, final
@@ -28,6 +27,7 @@ from trio_wsprim._seam import Reception, Upgrade
 from trio_wsprim._values import Message
 from trio_wsprim.transports._answer import Answer
 from trio_wsprim.transports._asked import Asked
+from trio_wsprim.transports._fragments import Fragments
 from trio_wsprim.transports._handshake import HandshakeFault
 from trio_wsprim.transports._inflate import InflatingClientFactory, InflatingServerFactory
 from trio_wsprim.transports._link import Breach
@@ -66,7 +66,7 @@ class WebsocketsCore:
         self._side = Side.CLIENT
         self._protocol: Protocol | None = None
         self._limit: int | None = None
-        self._fragments: _Fragments | None = None
+        self._fragments: Fragments | None = None
         self.compresses = compresses
         self.is_compressed = False
         self.encode: Encode | None = None
@@ -157,7 +157,7 @@ class WebsocketsCore:
     def _collect(self, frame: Frame) -> Message | None:
         """Put fragments together; give the message that is complete."""
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
-            self._fragments = _Fragments(is_text=frame.opcode is Opcode.TEXT)
+            self._fragments = Fragments(is_text=frame.opcode is Opcode.TEXT)
         elif frame.opcode is not Opcode.CONT:
             return None
         fragments = self._fragments
@@ -181,31 +181,6 @@ class WebsocketsCore:
         else:
             self._protocol.send_binary(message)
         return b"".join(self._protocol.data_to_send())
-
-
-@final
-class _Fragments:
-    """A message that comes in pieces; text is decoded as it comes, so that what is no UTF-8 is found at once."""
-
-    __slots__ = ("_decoder", "_parts", "size")
-
-    def __init__(self, *, is_text: bool) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
-        self._parts: list[str] | list[bytes] = []
-        self.size = 0
-
-    def add(self, data: bytes, *, is_last: bool) -> None:
-        """Take a piece, or raise `UnicodeDecodeError`."""
-        self.size += len(data)
-        part = data if self._decoder is None else self._decoder.decode(data, is_last)
-        if part:
-            cast("list[str | bytes]", self._parts).append(part)
-
-    def message(self) -> Message:
-        """Join them."""
-        if self._decoder is None:
-            return b"".join(cast("list[bytes]", self._parts))
-        return "".join(cast("list[str]", self._parts))
 
 
 def _fault(error: Exception | None) -> str:
